@@ -51,6 +51,15 @@ int warm_type_row_bytes(enum warm_type type, uint64_t n, uint64_t *ret_bytes);
  */
 void warm_type_dequantize(enum warm_type type, const void *data, uint64_t n, float *ret_values);
 
+/*
+ * The 6-bit scale and min of one group of 32 of a Q4_K or Q5_K block.
+ *
+ * @param scales the 12 bytes at offset 4 of the block
+ * @param group 0..7
+ */
+void warm_q4_k_scale_min(const uint8_t *scales, uint32_t group, uint8_t *ret_scale,
+                         uint8_t *ret_min);
+
 /* IEEE half and bfloat16 to float and back (round to nearest even; NaN stays NaN). */
 float warm_half_to_float(uint16_t h);
 uint16_t warm_float_to_half(float f);
