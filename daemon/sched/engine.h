@@ -57,7 +57,8 @@ struct warm_request_answer {
         int32_t *ids; /* [n_ids] sampled tokens, healing's included, a final control token not */
         struct warm_token_logprob *logprobs; /* [n_ids], if asked for */
         uint32_t n_ids;
-        enum warm_finish finish;
+        enum warm_finish
+                finish; /* WARM, SCORE: answers[0]'s says why it was cut short; NONE: whole */
         float confidence_mean; /* exp(mean logprob): geometric mean, from raw logits; 0..1 */
         float confidence_min;
         float confidence_first;
@@ -135,6 +136,7 @@ struct warm_event {
         enum warm_event_kind kind;
         struct warm_request *request;
         uint64_t n_bytes; /* TEXT: bytes 0 .. n_bytes of its text are stable and may be read now */
+        const char *text; /* TEXT: [n_bytes], borrowed until the request is freed */
 };
 
 struct warm_engine_config {
@@ -144,16 +146,18 @@ struct warm_engine_config {
                 kv_bytes_max; /* of all models together; 0: 16 contexts, at most a quarter of what is free */
         uint32_t n_context_max; /* 0: the model's */
         uint32_t chunk_ns; /* prefill is cut so that a step takes about this; 0: 20 ms (untuned) */
+        uint64_t cut_seed; /* tests: not 0: prefill is cut at random lengths drawn from it */
 };
 
 struct warm_engine;
 
-/* Thread: main, before warm_engine_start. Return: 0; -errno. */
+/* Thread: main, before warm_engine_start. Return: 0; -errno (the backend is still the caller's). */
 int warm_engine_new(const struct warm_engine_config *config, struct warm_engine **ret_engine);
 
 /*
  * Load a model's weights, reserve its KV memory, drop its file. The engine owns the model from then on.
- * Return: 0 and *ret_model_index; -ENOMEM, WARM_BACKEND_E_MEMORY, -EOPNOTSUPP, -EINVAL with *ret_why.
+ * Return: 0 and *ret_model_index; -ENOMEM, WARM_BACKEND_E_MEMORY, -EOPNOTSUPP, -EINVAL with *ret_why; -ENOSPC:
+ * WARM_ENGINE_MODELS_MAX reached; -EINVAL without: kv_bytes_max holds not one block. Then it is still the caller's.
  */
 int warm_engine_add_model(struct warm_engine *e, struct warm_model *model,
                           uint32_t *ret_model_index, char **ret_why);
@@ -163,10 +167,18 @@ uint32_t warm_engine_n_models(struct warm_engine *e);
 uint32_t warm_engine_n_context(struct warm_engine *e, uint32_t model_index);
 
 int warm_engine_start(struct warm_engine *e);
-/* Finish every request with WARM_FAILURE_SHUTDOWN, join the thread, free all. Takes NULL, returns NULL. */
+/*
+ * Finish every request with WARM_FAILURE_SHUTDOWN and join the thread. Their DONE events can still be taken; nothing
+ * may be submitted any more. Harmless when not started or stopped before. Thread: loop.
+ */
+void warm_engine_stop(struct warm_engine *e);
+/* Stop, free all, requests whose DONE was not taken included. Takes NULL, returns NULL. Thread: loop. */
 struct warm_engine *warm_engine_free(struct warm_engine *e);
 
-/* Thread: loop. Return: 0: the engine's now; WARM_ENGINE_E_BUSY: still the caller's. */
+/*
+ * All memory that the request can need is taken here. Thread: loop.
+ * Return: 0: the engine's now; WARM_ENGINE_E_BUSY, -ENOMEM: still the caller's.
+ */
 int warm_engine_submit(struct warm_engine *e, struct warm_request *r);
 /* Takes effect at the next step; unknown ids are ignored. The request still ends with DONE. */
 void warm_engine_cancel(struct warm_engine *e, uint64_t request_id);
