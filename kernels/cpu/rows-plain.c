@@ -41,7 +41,7 @@ float warm_max_plain(const float *x, uint64_t n) {
 
         for (uint64_t i = 0; i < n; i++)
                 most = x[i] > most ? x[i] : most;
-        return most;
+        return most + 0.0F; /* either zero becomes +0 */
 }
 
 float warm_exp_sum_plain(const float *x, float shift, float *out, uint64_t n) {

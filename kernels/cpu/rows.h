@@ -31,7 +31,7 @@ static inline void warm_add(const struct warm_kernels *k, const float *x, const 
         k->add(x, y, out, n);
 }
 
-/* Return: the largest x[i]; -infinity for n 0. x holds no NaN. */
+/* Return: the largest x[i] (+0 for either zero); -infinity for n 0. x holds no NaN. */
 static inline float warm_max(const struct warm_kernels *k, const float *x, uint64_t n) {
         return k->max(x, n);
 }
