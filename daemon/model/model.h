@@ -23,7 +23,10 @@ enum warm_order {
         WARM_ORDER_SPM_JOINT, /* <PRE><SUF>suffix<MID>prefix */
 };
 
-/* How a prompt is put together. Ids are -1 where the model has no such token. */
+/*
+ * How a prompt is put together. Ids are -1 where the model has no such token; what has no id is left out. An order
+ * other than none needs pre and suf; psm needs mid too, spm-joint does without (Codestral: <SUF>suffix<PRE>prefix).
+ */
 struct warm_prompt_format {
         int32_t pre, suf, mid, pad, repo, file_sep, eot;
         int32_t bos;           /* in front of every prompt, or -1 */
@@ -33,10 +36,10 @@ struct warm_prompt_format {
         uint32_t n_ends;
 };
 
-/* What configuration may override; NULL or -1: not set. */
+/* What configuration may override; NULL: not set; the name of a token may be "": the model has none. */
 struct warm_model_options {
         const char *name;  /* as clients call it; default: general.name or the file's name */
-        const char *order; /* "psm", "spm-joint" */
+        const char *order; /* "none", "psm", "spm-joint" */
         const char *fim_pre, *fim_suf, *fim_mid, *fim_pad, *fim_repo,
                 *fim_sep; /* names of tokens */
 };
@@ -49,10 +52,11 @@ struct warm_model {
         struct warm_plan plan;
         struct warm_vocab *vocab;
         struct warm_prompt_format format;
-        uint64_t n_parameters;
+        uint64_t n_parameters; /* elements of all tensors */
         uint64_t file_bytes;
-        uint8_t content_hash[WARM_FINGERPRINT_BYTES]; /* XXH3_128 of tensors + plan + tokenizer */
-        struct warm_gguf *gguf;                       /* NULL once dropped */
+        uint8_t content_hash
+                [WARM_FINGERPRINT_BYTES]; /* of tensors, plan and tokenizer: warm_gguf_load() */
+        struct warm_gguf *gguf;           /* NULL once dropped */
 };
 
 /*
@@ -60,12 +64,17 @@ struct warm_model {
  *
  * @param ret_why on errors but -ENOMEM a malloc'd sentence: what is wrong and what to do; may be NULL
  * Return: 0; -ENOMEM; -ENOENT, -EACCES, -EIO: the file; -EBADMSG: malformed; -EOPNOTSUPP: an architecture, type or
- * tokenizer that is not built, named.
+ * tokenizer that is not built, named; -EINVAL: an option names a token or an order that the model does not have.
  */
 int warm_model_open(const char *path, const struct warm_model_options *options,
                     struct warm_model **ret_model, char **ret_why);
 
-/* Let go of the file's bytes (the plan's tensor pointers become NULL). */
+/* The same for bytes in memory, borrowed until the file is dropped; `path` only names them. */
+int warm_model_open_bytes(const void *bytes, uint64_t n_bytes, const char *path,
+                          const struct warm_model_options *options, struct warm_model **ret_model,
+                          char **ret_why);
+
+/* Let go of the file's bytes (the plan's tensor pointers become NULL). Once or more often. */
 void warm_model_drop_file(struct warm_model *m);
 struct warm_model *warm_model_free(struct warm_model *m);
 
