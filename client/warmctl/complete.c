@@ -68,6 +68,8 @@ int warmctl_complete(const struct warmctl *ctl) {
         int r;
 
         r = warmctl_cursor_read(ctl->argument, &cursor);
+        if (r == WARMCTL_OK && ctl->untyped)
+                warmctl_cursor_cut(&cursor);
         if (r == WARMCTL_OK)
                 r = warmctl_connect(ctl, &c);
         if (r == WARMCTL_OK)

@@ -132,6 +132,17 @@ void warmctl_cursor_deinit(struct warmctl_cursor *cursor) {
         *cursor = (struct warmctl_cursor){};
 }
 
+void warmctl_cursor_cut(struct warmctl_cursor *cursor) {
+        char *at = cursor->file.text + cursor->at;
+        size_t n = cursor->file.n - cursor->at;
+        const char *newline = n ? memchr(at, '\n', n) : NULL;
+        size_t rest = newline ? (size_t) (newline - at) : n;
+
+        if (rest)
+                memmove(at, at + rest, n - rest);
+        cursor->file.n -= rest;
+}
+
 int warmctl_cursor_type(struct warmctl_cursor *cursor, const char *text, size_t n) {
         char *more = realloc(cursor->file.text, cursor->file.n + n);
 

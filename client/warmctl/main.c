@@ -17,7 +17,8 @@ static const char help[] =
         "  models                     the models it has loaded\n"
         "  complete FILE:LINE:COLUMN  complete at a cursor; --show draws it as an editor would, "
         "--again completes\n"
-        "                             once more after one typed character\n"
+        "                             once more after one typed character, --untyped leaves out "
+        "the rest of the line\n"
         "  generate [FILE|-]          go on from a text; -n N tokens at most, --ids prints token "
         "ids\n"
         "  tokenize [FILE|-]          token ids of a text\n"
@@ -65,6 +66,7 @@ enum {
         OPTION_IDS,
         OPTION_SHOW,
         OPTION_AGAIN,
+        OPTION_UNTYPED,
         OPTION_HELP,
         OPTION_VERSION,
 };
@@ -76,6 +78,7 @@ static const struct option options[] = {
         { "ids", no_argument, NULL, OPTION_IDS },
         { "show", no_argument, NULL, OPTION_SHOW },
         { "again", no_argument, NULL, OPTION_AGAIN },
+        { "untyped", no_argument, NULL, OPTION_UNTYPED },
         { "help", no_argument, NULL, OPTION_HELP },
         { "version", no_argument, NULL, OPTION_VERSION },
         {},
@@ -118,6 +121,9 @@ static int take_option(int o, char **argv, struct warmctl *ctl) {
                 return WARMCTL_OK;
         case OPTION_AGAIN:
                 ctl->show = ctl->again = true;
+                return WARMCTL_OK;
+        case OPTION_UNTYPED:
+                ctl->untyped = true;
                 return WARMCTL_OK;
         case 'n':
                 return parse_n(optarg, ctl);

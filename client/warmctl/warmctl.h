@@ -28,6 +28,7 @@ struct warmctl {
         bool ids;        /* generate: ids instead of text */
         bool show;       /* complete: as an editor would show it */
         bool again;      /* complete --show: and once more after one typed character */
+        bool untyped;    /* complete: the rest of the cursor's line is not there yet */
         bool colour_out; /* stdout is a terminal and NO_COLOR is not set */
         bool progress;   /* stderr is a terminal */
         uint32_t n_max;
@@ -95,6 +96,9 @@ void warmctl_cursor_deinit(struct warmctl_cursor *cursor);
 
 /* Insert text at the cursor and move behind it, as typing does. Return: 0; -ENOMEM. */
 int warmctl_cursor_type(struct warmctl_cursor *cursor, const char *text, size_t n);
+
+/* Take the rest of the cursor's line out of the text. */
+void warmctl_cursor_cut(struct warmctl_cursor *cursor);
 
 /* The parameters that describe a cursor: prefix, suffix, offset, line, path; cut to what a client should send. */
 struct warm_client_params *warmctl_cursor_params(const struct warmctl *ctl,
