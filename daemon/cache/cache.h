@@ -101,6 +101,9 @@ int warm_cache_remove_blocks(struct warm_cache *c, uint32_t group, uint32_t firs
 void warm_cache_lookup(const struct warm_cache *c, uid_t uid, const int32_t *tokens,
                        uint32_t n_tokens, struct warm_cache_hit *ret_hit);
 
+/* Whether anything of this uid is cached: tells WARM_MISS_MODEL from WARM_MISS_NEW across caches. */
+bool warm_cache_holds(const struct warm_cache *c, uid_t uid);
+
 /*
  * Admit a sequence: find its prefix, pin it, copy a half-filled tail, reserve blocks for n_tokens_max tokens.
  * Afterwards sequence->n_tokens == hit.n_tokens.

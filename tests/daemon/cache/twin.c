@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <stdlib.h>
+#include <string.h>
+
+#include "twin.h"
+
+struct twin *twin_new(const struct warm_cache_config *config) {
+        struct twin *t = calloc(1, sizeof(*t));
+
+        assert(t);
+        t->n_groups = config->n_groups;
+        for (uint32_t g = 0; g < config->n_groups; g++) {
+                t->n_blocks[g] = config->n_blocks_max[g];
+                t->slots[g] = calloc(t->n_blocks[g], sizeof(*t->slots[g]));
+                assert(t->slots[g]);
+        }
+        return t;
+}
+
+void twin_free(struct twin *t) {
+        for (uint32_t g = 0; g < t->n_groups; g++)
+                free(t->slots[g]);
+        free(t);
+}
+
+static uint64_t extend(uint64_t history, int32_t token) {
+        return (history ^ (uint32_t) token) * 0x9e3779b97f4a7c15ULL + 0x632be59bd9b4e019ULL;
+}
+
+static uint64_t history_of(const struct warm_cache_sequence *s, uint32_t n) {
+        uint64_t h = s->uid + 1;
+
+        for (uint32_t i = 0; i < n; i++)
+                h = extend(h, s->tokens[i]);
+        return h;
+}
+
+void twin_step(struct twin *t, const struct warm_cache_sequence *s, const int32_t *tokens,
+               uint32_t n) {
+        uint64_t h = history_of(s, s->n_tokens);
+
+        for (uint32_t k = 0; k < s->n_copies; k++)
+                memcpy(t->slots[s->copies[k].group][s->copies[k].target],
+                       t->slots[s->copies[k].group][s->copies[k].source], sizeof(t->slots[0][0]));
+        for (uint32_t i = 0; i < n; i++) {
+                uint32_t slot = s->n_tokens + i;
+
+                h = extend(h, tokens[i]);
+                for (uint32_t g = 0; g < t->n_groups; g++) {
+                        if (s->cache->config.groups[g].state)
+                                continue;
+                        assert(s->blocks[g][slot / WARM_BLOCK_TOKENS] < t->n_blocks[g]);
+                        t->slots[g][s->blocks[g][slot / WARM_BLOCK_TOKENS]]
+                                [slot % WARM_BLOCK_TOKENS] = (struct twin_slot){ tokens[i], h };
+                }
+        }
+}
+
+static uint32_t source_of(const struct warm_cache_sequence *s, uint32_t g, uint32_t i) {
+        for (uint32_t k = 0; k < s->n_copies; k++)
+                if (s->copies[k].group == g && s->copies[k].target == s->blocks[g][i])
+                        return s->copies[k].source;
+        return s->blocks[g][i];
+}
+
+void twin_verify(const struct twin *t, const struct warm_cache_sequence *s) {
+        uint64_t h = s->uid + 1;
+
+        for (uint32_t i = 0; i < s->n_tokens; i++) {
+                h = extend(h, s->tokens[i]);
+                for (uint32_t g = 0; g < t->n_groups; g++) {
+                        const struct warm_plan_group *group = &s->cache->config.groups[g];
+                        const struct twin_slot *slot;
+
+                        if (group->state || (group->window > 0 && i + group->window < s->n_tokens))
+                                continue;
+                        slot = &t->slots[g][source_of(s, g, i / WARM_BLOCK_TOKENS)]
+                                        [i % WARM_BLOCK_TOKENS];
+                        assert(slot->token == s->tokens[i]);
+                        assert(slot->history == h);
+                }
+        }
+}
+
+static uint32_t longest_from(const struct warm_cache *c, uid_t uid, const int32_t *tokens,
+                             uint32_t n, uint32_t parent) {
+        uint32_t best = 0, base = c->base[c->primary];
+
+        for (uint32_t i = 0; i < c->config.n_blocks_max[c->primary]; i++) {
+                const struct warm_record *r = &c->records[base + i];
+                uint32_t k = 0;
+
+                if (c->blocks[base + i].place != WARM_PLACE_LINKED || r->uid != uid ||
+                    r->parent != parent ||
+                    (parent != NONE &&
+                     r->parent_generation != c->records[base + parent].generation))
+                        continue;
+                while (k < r->n_ready && k < n && r->tokens[k] == tokens[k])
+                        k++;
+                if (k == WARM_BLOCK_TOKENS)
+                        k += longest_from(c, uid, tokens + k, n - k, i);
+                if (k > best)
+                        best = k;
+        }
+        return best;
+}
+
+uint32_t twin_longest(const struct warm_cache *c, uid_t uid, const int32_t *tokens, uint32_t n) {
+        return longest_from(c, uid, tokens, n - 1, NONE);
+}

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The obvious slow twin: a device that is an array of tokens for each block of each group, and a naive search. Every
+ * slot also remembers the whole text before it, as a number: KV depends on what came before.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "cache/internal.h"
+
+struct twin_slot {
+        int32_t token;
+        uint64_t history; /* of all tokens up to this one, and the uid */
+};
+
+struct twin {
+        uint32_t n_groups;
+        uint32_t n_blocks[WARM_PLAN_GROUPS_MAX];
+        struct twin_slot (*slots[WARM_PLAN_GROUPS_MAX])[WARM_BLOCK_TOKENS];
+};
+
+struct twin *twin_new(const struct warm_cache_config *config);
+void twin_free(struct twin *t);
+
+/* Run a sequence's copies and write n slots. */
+void twin_step(struct twin *t, const struct warm_cache_sequence *s, const int32_t *tokens,
+               uint32_t n);
+/* Every slot that the sequence may read holds its token after its history. */
+void twin_verify(const struct twin *t, const struct warm_cache_sequence *s);
+
+/* The longest prefix, at most n - 1 tokens, by walking all live records of one uid; plain groups only. */
+uint32_t twin_longest(const struct warm_cache *c, uid_t uid, const int32_t *tokens, uint32_t n);
