@@ -81,7 +81,9 @@ static void a_window_ends_at_a_line_in_its_last_quarter(void **state) {
                         size_t at = warm_window_end(corpus + n, n_corpus - n, room);
 
                         assert_true(at <= room && at >= room - room / 4 - 1);
-                        assert_int_equal(corpus[n + at - 1], '\n');
+                        /* The corpus is our own sources: one long line may fill the quarter. */
+                        if (memchr(corpus + n + room - room / 4 - 1, '\n', room / 4))
+                                assert_int_equal(corpus[n + at - 1], '\n');
                 }
 }
 
