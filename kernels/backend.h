@@ -226,7 +226,10 @@ static inline uint64_t warm_weights_bytes(struct warm_backend *b, struct warm_we
         return b->ops->weights_bytes(b, w);
 }
 
-/* Reserve KV address ranges, once per weights. Return: 0; -ENOMEM; -EINVAL (type). */
+/*
+ * Reserve KV address ranges, once per weights. blocks_per_chunk is a power of two.
+ * Return: 0; -ENOMEM; -EINVAL: the type cannot hold KV; -EEXIST: done before.
+ */
 static inline int warm_kv_init(struct warm_backend *b, struct warm_weights *w,
                                const struct warm_kv_config *config, struct warm_kv_info *ret_info) {
         return b->ops->kv_init(b, w, config, ret_info);
@@ -257,4 +260,50 @@ static inline int warm_step_submit(struct warm_backend *b, struct warm_weights *
 /* Return: 0: done, results are written; WARM_BACKEND_E_PENDING; WARM_BACKEND_E_LOST. */
 static inline int warm_step_poll(struct warm_backend *b, uint64_t ticket) {
         return b->ops->poll(b, ticket);
+}
+
+/*
+ * A file descriptor that becomes readable when a step is done; borrowed, the backend reads it in warm_step_poll().
+ * Return: the fd; -EOPNOTSUPP: a step is done when submit returns, there is nothing to wait for (the CPU).
+ */
+static inline int warm_backend_event_fd(struct warm_backend *b) {
+        return b->ops->event_fd(b);
+}
+
+/*
+ * Sum of a block's bytes: tells a block that is whole from one that is not, across processes with the same
+ * kv_layout. Not cryptographic. No step that writes the block may be pending.
+ *
+ * Return: 0; -ENOENT: no memory behind the block.
+ */
+static inline int warm_block_sum(struct warm_backend *b, struct warm_weights *w, uint32_t group,
+                                 uint32_t block, uint64_t *ret_sum) {
+        return b->ops->sum_block(b, w, group, block, ret_sum);
+}
+
+/*
+ * Handles of the KV memory that outlive the process: one for each chunk that could exist, groups in order, chunks
+ * ascending within a group (ceil(n_blocks_max / blocks_per_chunk) each); -1 where no memory was added. The caller
+ * owns the fds (CLOEXEC). On the CPU they are memfds sealed against any change of size.
+ *
+ * @param fds [n_fds_max]
+ * Return: 0; -ENOSPC: n_fds_max is too small; -EMFILE, -ENFILE.
+ */
+static inline int warm_kv_export(struct warm_backend *b, struct warm_weights *w, int *fds,
+                                 uint32_t n_fds_max, uint32_t *ret_n_fds) {
+        return b->ops->export_fds(b, w, fds, n_fds_max, ret_n_fds);
+}
+
+/*
+ * Take over chunks that another process exported, with the same plan and the same KV configuration: they stand in
+ * the place of warm_kv_add(). What the blocks hold is for the caller to prove (warm_block_sum). On an error nothing
+ * was taken.
+ *
+ * @param fds as exported, -1: leave that chunk alone; borrowed, the caller closes them
+ * Return: 0; -EINVAL: not as many chunks as this configuration has, or a file that is not such a chunk;
+ * -EEXIST: memory is there already; WARM_BACKEND_E_MEMORY; -EMFILE, -ENFILE.
+ */
+static inline int warm_kv_import(struct warm_backend *b, struct warm_weights *w, const int *fds,
+                                 uint32_t n_fds) {
+        return b->ops->import_fds(b, w, fds, n_fds);
 }

@@ -1,0 +1,41 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""test-oracle.py DUMP: every tiny shape on the CPU backend against the forward pass in NumPy."""
+import json
+import os
+import subprocess
+import sys
+import tempfile
+
+try:
+    import numpy as np
+except ImportError:
+    print("numpy is not installed")
+    sys.exit(77)
+import oracle
+
+
+def main():
+    dump, failed = sys.argv[1], 0
+    for shape in subprocess.run([dump], check=True, capture_output=True, text=True).stdout.split():
+        with tempfile.TemporaryDirectory() as folder:
+            subprocess.run([dump, folder, shape], check=True)
+            with open(os.path.join(folder, "plan.json"), encoding="utf-8") as f:
+                plan = json.load(f)
+            tensors = np.fromfile(os.path.join(folder, "tensors.f32"), dtype="<f4")
+            tokens = np.fromfile(os.path.join(folder, "tokens.i32"), dtype="<i4")
+            ours = np.fromfile(os.path.join(folder, "logits.f32"), dtype="<f4").reshape(len(tokens), -1)
+        theirs = oracle.Model(plan, tensors).logits(tokens)
+        exact = oracle.Model(plan, tensors, quantize=False, kv_half=False).logits(tokens)
+        error = np.abs(ours - theirs).max(axis=1)
+        rounding = np.abs(theirs - exact).max(axis=1)
+        same = (ours.argmax(axis=1) == theirs.argmax(axis=1)).mean()
+        print(f"{shape:14} top-1 {100 * same:.2f}%  median {np.median(error):.2e}  worst {error.max():.2e} "
+              f"(quantization itself: {np.median(rounding):.2e} {rounding.max():.2e})  spread {ours.std():.2f}")
+        if same < 0.98 or error.max() > rounding.max() or np.median(error) > np.median(rounding):
+            print(f"{shape}: further from the oracle than the quantization that both do")
+            failed = 1
+    return failed
+
+
+sys.exit(main())
