@@ -99,7 +99,11 @@ static int find_room(struct warm_engine *e, struct warm_run *run,
         }
         if (e->n_active > 0)
                 return WARM_CACHE_E_FULL;
-        /* Nothing runs: what is still in the way is the pinned source of its own prefix. */
+        /* Nothing runs: what is in the way is cached. One's own goes before the shares of others. */
+        warm_cache_trim(m->cache, run->task->request.uid);
+        error = open_sequence(e, run, ret_sequence);
+        if (error != WARM_CACHE_E_FULL)
+                return error;
         warm_cache_trim(m->cache, (uid_t) -1);
         return open_sequence(e, run, ret_sequence);
 }

@@ -14,7 +14,8 @@
 
 #define SPIN_NS                                                                                    \
         (50U * 1000) /* after work, before sleeping: the next keystroke's request (untuned guess) */
-#define MIN_SHARE_DIVISOR 8U /* of the pool, for each uid (untuned guess) */
+#define MIN_SHARE_DIVISOR                                                                          \
+        16U /* of the pool, for each uid: one context by default (untuned guess) */
 
 uint64_t warm_now_ns(void) {
         struct timespec t;
