@@ -1,0 +1,294 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Many at once: who is in a step, who waits, who ends whom. */
+#include <stdlib.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "harness.h"
+
+static uint64_t now_ns(void) {
+        struct timespec t;
+
+        clock_gettime(CLOCK_MONOTONIC, &t);
+        return (uint64_t) t.tv_sec * 1000000000U + (uint64_t) t.tv_nsec;
+}
+
+static void check_and_free(struct harness *h, struct warm_request **requests, uint32_t n) {
+        for (uint32_t i = 0; i < n; i++) {
+                harness_check(h, requests[i]);
+                warm_request_free(requests[i]);
+        }
+}
+
+static void sixteen_decode_in_one_step(void **state) {
+        struct warm_request *requests[WARM_ENGINE_BATCH_MAX];
+        struct harness h;
+
+        (void) state;
+        harness_start(&h, (struct harness_options){ 0 });
+        atomic_store(&h.fake->never_ends, true);
+        atomic_store(&h.fake->step_ns, 200000);
+        for (uint32_t i = 0; i < WARM_ENGINE_BATCH_MAX; i++) {
+                char text[32];
+
+                snprintf(text, sizeof(text), "request number %u", i);
+                requests[i] = harness_complete(&h, text, 0, 40);
+                harness_submit(&h, requests[i]);
+        }
+        harness_wait_done(&h, WARM_ENGINE_BATCH_MAX);
+        assert_int_equal(atomic_load(&h.fake->n_sequences_most), WARM_ENGINE_BATCH_MAX);
+        check_and_free(&h, requests, WARM_ENGINE_BATCH_MAX);
+        harness_end(&h);
+}
+
+static void requests_join_and_leave_at_any_step(void **state) {
+        struct warm_request *requests[60];
+        struct harness h;
+
+        (void) state;
+        harness_start(&h, (struct harness_options){ .cut_seed = 7 });
+        atomic_store(&h.fake->step_ns, 50000);
+        for (uint32_t i = 0; i < 60; i++) {
+                char text[64];
+
+                snprintf(text, sizeof(text), "shared beginning of %u and then %u", i % 7, i);
+                requests[i] = harness_complete(&h, text, i % 3, 1 + i * 5 % 23);
+                requests[i]->uid = 1000 + i % 2;
+                requests[i]->n = 1 + i % 4;
+                harness_submit(&h, requests[i]);
+                usleep(i * 37 % 400);
+        }
+        harness_wait_done(&h, 60);
+        check_and_free(&h, requests, 60);
+        harness_end(&h);
+}
+
+static void a_newcomer_shares_steps_with_twenty_that_run(void **state) {
+        struct warm_request *requests[20], *late;
+        struct harness h;
+
+        (void) state;
+        harness_start(&h, (struct harness_options){ 0 });
+        atomic_store(&h.fake->never_ends, true);
+        atomic_store(&h.fake->step_ns, 300000);
+        for (uint32_t i = 0; i < 20; i++) {
+                requests[i] = harness_complete(&h, "long", 0, 400);
+                harness_submit(&h, requests[i]);
+        }
+        usleep(20000);
+        late = harness_complete(&h, "short", 0, 3);
+        late->uid = 1001;
+        harness_submit(&h, late);
+        harness_wait(&h, late);
+        assert_int_equal(h.n_done, 1); /* before any of the long ones */
+        harness_check(&h, late);
+        warm_request_free(late);
+        harness_wait_done(&h, 21);
+        check_and_free(&h, requests, 20);
+        harness_end(&h);
+}
+
+static void a_long_prompt_does_not_stop_others_from_decoding(void **state) {
+        struct warm_request *decoding, *prompting;
+        char text[1900];
+        struct harness h;
+
+        (void) state;
+        memset(text, 'x', sizeof(text));
+        text[sizeof(text) - 1] = 0;
+        /* A step that takes 1 ms at least: the chunk shrinks to its least, 16 rows. */
+        harness_start(&h, (struct harness_options){ .n_context = 2048, .chunk_ns = 1000 });
+        atomic_store(&h.fake->never_ends, true);
+        atomic_store(&h.fake->step_ns, 1000000);
+        decoding = harness_complete(&h, "ab", 0, 30);
+        prompting = harness_complete(&h, text, 0, 2);
+        harness_submit(&h, prompting);
+        harness_submit(&h, decoding);
+        harness_wait(&h, decoding);
+        assert_int_equal(h.n_done, 1);
+        harness_wait(&h, prompting);
+        harness_check(&h, decoding);
+        harness_check(&h, prompting);
+        assert_true(atomic_load(&h.fake->n_prefill_rows_most) <= 64);
+        warm_request_free(decoding);
+        warm_request_free(prompting);
+        harness_end(&h);
+}
+
+static void two_models_take_turns(void **state) {
+        struct warm_request *requests[2];
+        struct harness h;
+
+        (void) state;
+        harness_start(&h, (struct harness_options){ .n_models = 2 });
+        atomic_store(&h.fake->never_ends, true);
+        atomic_store(&h.fake->step_ns, 300000);
+        for (uint32_t i = 0; i < 2; i++) {
+                requests[i] = harness_complete(&h, "the same text", 0, 60);
+                requests[i]->model_index = i;
+                harness_submit(&h, requests[i]);
+        }
+        harness_wait_done(&h, 2);
+        assert_int_equal(atomic_load(&h.fake->n_sequences_most), 1);
+        /* Neither had to wait for the other's end. */
+        assert_true(requests[0]->first_ns < requests[1]->done_ns);
+        assert_true(requests[1]->first_ns < requests[0]->done_ns);
+        check_and_free(&h, requests, 2);
+        harness_end(&h);
+}
+
+static void another_uid_never_hits_what_the_first_cached(void **state) {
+        struct warm_request *r;
+        struct harness h;
+
+        (void) state;
+        harness_start(&h, (struct harness_options){ 0 });
+        for (uint32_t i = 0; i < 3; i++) {
+                r = harness_complete(&h, "some text that only one has seen", 0, 4);
+                r->uid = 1000 + i % 2;
+                harness_run(&h, r);
+                harness_check(&h, r);
+                assert_int_equal(r->hit.n_tokens, i < 2 ? 0 : r->prompt.n_ids - 1);
+                assert_int_equal(r->hit.miss, i < 2 ? WARM_MISS_NEW : WARM_MISS_NONE);
+                warm_request_free(r);
+        }
+        harness_end(&h);
+}
+
+static void the_newest_of_a_stream_ends_the_older(void **state) {
+        struct warm_request *old, *other, *kept, *warm, *new;
+        struct harness h;
+
+        (void) state;
+        harness_start(&h, (struct harness_options){ 0 });
+        atomic_store(&h.fake->never_ends, true);
+        atomic_store(&h.fake->step_ns, 300000);
+        old = harness_complete(&h, "first", 0, 400);
+        old->stream = 5;
+        other = harness_complete(&h, "of another uid", 0, 40);
+        other->stream = 5;
+        other->uid = 1001;
+        harness_submit(&h, old);
+        harness_submit(&h, other);
+        usleep(5000);
+        kept = harness_complete(&h, "supersedes nothing", 0, 40);
+        kept->stream = 5;
+        kept->supersede = false;
+        harness_submit(&h, kept);
+        warm = harness_request(&h, WARM_REQUEST_WARM, "warming ends no completion");
+        warm->stream = 5;
+        harness_submit(&h, warm);
+        harness_wait(&h, warm);
+        usleep(2000);
+        assert_int_equal(h.n_done, 1);
+        new = harness_complete(&h, "second", 0, 5);
+        new->stream = 5;
+        harness_submit(&h, new);
+        harness_wait_done(&h, 5);
+        assert_int_equal(old->answers[0].finish, WARM_FINISH_SUPERSEDED);
+        assert_true(old->answers[0].n_ids > 0);
+        assert_int_equal(warm_answer_text(old->answers[0].answer).n > 0, 1);
+        assert_int_equal(kept->answers[0].finish, WARM_FINISH_SUPERSEDED);
+        harness_check(&h, other);
+        harness_check(&h, new);
+        warm_request_free(old);
+        warm_request_free(other);
+        warm_request_free(kept);
+        warm_request_free(warm);
+        warm_request_free(new);
+        harness_end(&h);
+}
+
+static void one_more_than_the_limit_is_refused(void **state) {
+        static struct warm_request *requests[WARM_ENGINE_REQUESTS_MAX];
+        struct warm_request *more;
+        struct harness h;
+
+        (void) state;
+        harness_start(&h, (struct harness_options){ 0 });
+        atomic_store(&h.fake->never_ends, true);
+        for (uint32_t i = 0; i < WARM_ENGINE_REQUESTS_MAX; i++) {
+                requests[i] = harness_complete(&h, "ab", 0, 2);
+                harness_submit(&h, requests[i]);
+        }
+        more = harness_complete(&h, "one more", 0, 2);
+        assert_int_equal(warm_engine_submit(h.engine, more), WARM_ENGINE_E_BUSY);
+        for (uint32_t i = 0; i < WARM_ENGINE_REQUESTS_MAX; i++) {
+                warm_engine_cancel(h.engine, requests[i]->id);
+                warm_engine_cancel(h.engine, requests[i]->id);
+        }
+        harness_wait_done(&h, WARM_ENGINE_REQUESTS_MAX);
+        for (uint32_t i = 0; i < WARM_ENGINE_REQUESTS_MAX; i++)
+                warm_request_free(requests[i]);
+        harness_run(&h, more);
+        harness_check(&h, more);
+        warm_request_free(more);
+        harness_end(&h);
+}
+
+static void an_idle_engine_takes_no_time(void **state) {
+        struct harness h;
+        struct timespec before, after;
+        struct warm_request *r;
+        bool has_work;
+        uint64_t progress, ns;
+
+        (void) state;
+        harness_start(&h, (struct harness_options){ 0 });
+        r = harness_complete(&h, "abc", 0, 3);
+        harness_run(&h, r);
+        warm_request_free(r);
+        usleep(20000);
+        progress = warm_engine_progress(h.engine, &has_work);
+        assert_false(has_work);
+        clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &before);
+        usleep(200000);
+        clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &after);
+        ns = (uint64_t) (after.tv_sec - before.tv_sec) * 1000000000U +
+             (uint64_t) (after.tv_nsec - before.tv_nsec);
+        assert_true(ns < 2000000);
+        assert_int_equal(warm_engine_progress(h.engine, &has_work), progress);
+        harness_end(&h);
+}
+
+static void a_pending_step_is_waited_for_without_spinning(void **state) {
+        struct harness h;
+        struct warm_request *r;
+        uint64_t start;
+        struct timespec before, after;
+
+        (void) state;
+        harness_start(&h, (struct harness_options){ 0 });
+        atomic_store(&h.fake->never_ends, true);
+        atomic_store(&h.fake->async_ns, 10000000);
+        r = harness_complete(&h, "abc", 0, 20);
+        start = now_ns();
+        clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &before);
+        harness_run(&h, r);
+        clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &after);
+        assert_true(now_ns() - start >= 20 * 10000000ULL);
+        assert_true((after.tv_sec - before.tv_sec) * 1000000000L + after.tv_nsec - before.tv_nsec <
+                    100000000L);
+        harness_check(&h, r);
+        warm_request_free(r);
+        harness_end(&h);
+}
+
+int main(void) {
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(sixteen_decode_in_one_step),
+                cmocka_unit_test(requests_join_and_leave_at_any_step),
+                cmocka_unit_test(a_newcomer_shares_steps_with_twenty_that_run),
+                cmocka_unit_test(a_long_prompt_does_not_stop_others_from_decoding),
+                cmocka_unit_test(two_models_take_turns),
+                cmocka_unit_test(another_uid_never_hits_what_the_first_cached),
+                cmocka_unit_test(the_newest_of_a_stream_ends_the_older),
+                cmocka_unit_test(one_more_than_the_limit_is_refused),
+                cmocka_unit_test(an_idle_engine_takes_no_time),
+                cmocka_unit_test(a_pending_step_is_waited_for_without_spinning),
+        };
+
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
