@@ -31,14 +31,6 @@ struct build {
         struct warm_prompt p;
 };
 
-/* How the parts of a fill-in-the-middle prompt follow each other. */
-enum layout {
-        LAYOUT_CONTINUE,
-        LAYOUT_PSM,
-        LAYOUT_SPM_JOINT,
-        LAYOUT_SPM_MARKED, /* <SUF>suffix<PRE>prefix<MID>: Seed-Coder's only one */
-};
-
 static int ids_put(struct ids *ids, int32_t id) {
         if (id < 0)
                 return 0; /* a mark that this model does not have */
@@ -287,13 +279,22 @@ static int put_head(struct build *b) {
         return r;
 }
 
+/* Healing samples a token for each of its bytes at worst; a window must not move with the piece's length. */
+static uint32_t heal_room(const struct warm_prompt_source *s) {
+        uint32_t share = s->n_context / 16;
+
+        return !s->heal ? 0 : share < WARM_HEAL_BYTES_MAX ? share : WARM_HEAL_BYTES_MAX;
+}
+
 /* Both sides of the cursor as tokens, before they are put in order. */
 struct sides {
-        struct warm_string before; /* the prefix without its last piece */
+        struct warm_string before; /* the whole prefix */
+        size_t piece;              /* where its last piece starts */
         struct warm_string after;  /* the suffix without the rest of the cursor's line */
         size_t start, anchor;      /* of the window, and where the anchor's line starts */
         struct ids prefix, suffix; /* owned */
         size_t n_above;            /* tokens of the prefix above the anchor */
+        size_t n_limit;            /* tokens of the prefix without its last piece */
 };
 
 static int tokenize_suffix(struct build *b, struct sides *s, size_t room) {
@@ -312,42 +313,79 @@ static int tokenize_suffix(struct build *b, struct sides *s, size_t room) {
         }
 }
 
-static int tokenize_prefix(struct build *b, struct sides *s, size_t room, bool anchored) {
+/*
+ * Tokenize text[from .. piece) as it stands in front of the piece: what follows a run of blanks decides how the run is
+ * cut, so the piece is tokenized too and taken off again. If it shares a token with what is before, that is tokenized
+ * alone.
+ */
+static int put_until_piece(struct build *b, struct ids *ids, struct warm_string text, size_t from,
+                           size_t piece, unsigned flags) {
         const struct warm_vocab *v = b->model->vocab;
-        size_t n = s->before.n;
+        size_t mark = ids->n, n = 0, n_piece = text.n - piece;
+        int r;
 
+        if (from == piece)
+                return 0;
+        r = ids_put_text(ids, v, string_from(text, from, text.n), flags);
+        if (r < 0)
+                return r;
+        while (n < n_piece && ids->n > mark && warm_vocab_text(v, ids->data[ids->n - 1]).n > 0)
+                n += warm_vocab_text(v, ids->data[--ids->n]).n;
+        if (n == n_piece)
+                return 0;
+        ids->n = mark;
+        return ids_put_text(ids, v, string_from(text, from, piece), flags);
+}
+
+static int tokenize_prefix(struct build *b, struct sides *s, size_t room, bool anchored) {
         for (;; room /= 2) {
                 int r;
 
                 s->start = prefix_start(b, room);
-                if (s->start > n)
-                        s->start = n;
+                if (s->start > s->piece)
+                        s->start = s->piece;
                 s->anchor = s->start;
-                if (anchored && s->start < n)
-                        s->anchor += warm_window_anchor(s->before.data + s->start, n - s->start);
+                if (anchored && s->start < s->piece)
+                        s->anchor +=
+                                warm_window_anchor(s->before.data + s->start, s->piece - s->start);
                 s->prefix.n = 0;
-                r = ids_put_text(&s->prefix, v, string_from(s->before, s->start, s->anchor),
+                r = ids_put_text(&s->prefix, b->model->vocab,
+                                 string_from(s->before, s->start, s->anchor),
                                  start_flag(b, s->start));
                 s->n_above = s->prefix.n;
                 if (r >= 0)
-                        r = ids_put_text(&s->prefix, v, string_from(s->before, s->anchor, n),
-                                         s->anchor > s->start ? b->flags : start_flag(b, s->start));
-                if (r == -ENOBUFS && room > 0)
+                        r = put_until_piece(b, &s->prefix, s->before, s->anchor, s->piece,
+                                            s->anchor > s->start ? b->flags
+                                                                 : start_flag(b, s->start));
+                /* The piece does not count: else the window would move to and fro with it. */
+                if ((r == -ENOBUFS || s->prefix.n > s->n_limit) && room > 0)
                         continue;
                 b->p.truncated_prefix = s->start;
                 return r;
         }
 }
 
-static int put_in_order(struct build *b, const struct sides *s, enum layout layout) {
+/*
+ * Seed-Coder has one more mark between the prefix and the middle: <SUF>suffix<PRE>prefix<MID>, where the format's `mid` is
+ * its <PRE>. -1 for all others.
+ */
+static int32_t last_mark(const struct warm_model *m) {
+        static const char seed_coder[] = "<[fim-suffix]>";
+        struct warm_string name = warm_vocab_name(m->vocab, m->format.suf);
+
+        if (name.n != sizeof(seed_coder) - 1 || memcmp(name.data, seed_coder, name.n) != 0)
+                return -1;
+        return warm_vocab_find(m->vocab, "<[fim-middle]>");
+}
+
+/* <PRE>text above the anchor<SUF>suffix<MID>text from the anchor; in spm-joint the anchor is the window's start. */
+static int put_in_order(struct build *b, const struct sides *s) {
         const struct warm_prompt_format *f = &b->model->format;
         struct ids *ids = &b->ids;
-        bool joint = layout == LAYOUT_SPM_JOINT && f->mid >= 0;
         size_t first;
-        int r = 0;
+        int r;
 
-        if (layout == LAYOUT_PSM || joint)
-                r = ids_put(ids, f->pre);
+        r = ids_put(ids, f->pre);
         if (r >= 0)
                 r = ids_put_ids(ids, &s->prefix, 0, s->n_above);
         put_seam(b, s->n_above > 0 ? ids->n : 0);
@@ -356,78 +394,79 @@ static int put_in_order(struct build *b, const struct sides *s, enum layout layo
         if (r >= 0)
                 r = ids_put_ids(ids, &s->suffix, 0, s->suffix.n);
         if (r >= 0)
-                r = ids_put(ids, layout == LAYOUT_PSM || joint ? f->mid : f->pre);
+                r = ids_put(ids, f->mid);
         put_seam(b, ids->n);
         first = ids->n;
         if (r >= 0)
                 r = ids_put_ids(ids, &s->prefix, s->n_above, s->prefix.n);
-        put_seam(b, line_seam(b, first, string_from(s->before, s->anchor, s->before.n)));
-        if (r >= 0 && layout == LAYOUT_SPM_MARKED)
-                r = ids_put(ids, f->mid);
+        put_seam(b, line_seam(b, first, string_from(s->before, s->anchor, s->piece)));
+        if (r >= 0)
+                r = ids_put(ids, last_mark(b->model));
         return r;
 }
 
-static int build_fim(struct build *b, enum layout layout) {
+static int build_fim(struct build *b, enum warm_order order) {
         const struct warm_prompt_source *source = b->source;
         struct sides s = { 0 };
-        size_t room, piece, before, after;
+        size_t room, before, after;
         int r;
 
         r = put_head(b);
         if (r >= 0)
-                r = find_piece(b, source->prefix, &piece);
+                r = find_piece(b, source->prefix, &s.piece);
         if (r < 0)
                 return r;
-        s.before = string_from(source->prefix, 0, piece);
+        s.before = source->prefix;
         s.after = string_from(source->suffix, b->p.rest.n, source->suffix.n);
         room = b->ids.n_max - b->ids.n - MARKS_MAX;
         warm_window_split(room * BYTES_A_TOKEN, source->prefix.n, s.after.n, &before, &after);
-        s.prefix.n_max = before / BYTES_A_TOKEN;
         s.suffix.n_max = after / BYTES_A_TOKEN;
-        s.prefix.data = malloc((s.prefix.n_max + s.suffix.n_max + 1) * sizeof(*s.prefix.data));
-        if (!s.prefix.data)
+        s.prefix.n_max = room + heal_room(source);
+        s.suffix.data = malloc((s.suffix.n_max + s.prefix.n_max + 1) * sizeof(*s.suffix.data));
+        if (!s.suffix.data)
                 return -ENOMEM;
-        s.suffix.data = s.prefix.data + s.prefix.n_max;
+        s.prefix.data = s.suffix.data + s.suffix.n_max;
         r = tokenize_suffix(b, &s, after);
+        s.n_limit = room - s.suffix.n; /* what the suffix left, be it more than its share */
         if (r >= 0)
-                r = tokenize_prefix(b, &s, before, layout == LAYOUT_PSM);
+                r = tokenize_prefix(b, &s, before, order == WARM_ORDER_PSM);
         if (r >= 0)
-                r = put_in_order(b, &s, layout);
-        free(s.prefix.data);
+                r = put_in_order(b, &s);
+        free(s.suffix.data);
         if (r < 0)
                 return r;
         b->p.fim = true;
-        return put_heal(b, string_from(source->prefix, piece, source->prefix.n));
+        return put_heal(b, string_from(source->prefix, s.piece, source->prefix.n));
 }
 
 /* No fill-in-the-middle: the text before the cursor, to go on from. */
 static int build_continuation(struct build *b) {
         const struct warm_prompt_source *s = b->source;
         struct sides sides = { 0 };
-        size_t piece;
         int r;
 
         b->p.truncated_snippets = s->n_snippets;
         b->p.truncated_suffix = s->suffix.n - b->p.rest.n;
         r = ids_put(&b->ids, b->model->format.bos);
         if (r >= 0)
-                r = find_piece(b, s->prefix, &piece);
+                r = find_piece(b, s->prefix, &sides.piece);
         if (r < 0)
                 return r;
-        if (piece == 0 && b->ids.n == 0)
-                piece = s->prefix.n; /* something must be there to go on from */
-        sides.before = string_from(s->prefix, 0, piece);
-        sides.prefix =
-                (struct ids){ .data = b->ids.data + b->ids.n, .n_max = b->ids.n_max - b->ids.n };
-        r = tokenize_prefix(b, &sides, sides.prefix.n_max * BYTES_A_TOKEN, false);
+        if (sides.piece == 0 && b->ids.n == 0)
+                sides.piece = s->prefix.n; /* something must be there to go on from */
+        sides.before = s->prefix;
+        sides.n_limit = b->ids.n_max - b->ids.n;
+        sides.prefix = (struct ids){ .data = b->ids.data + b->ids.n,
+                                     .n_max = sides.n_limit + heal_room(s) };
+        r = tokenize_prefix(b, &sides, sides.n_limit * BYTES_A_TOKEN, false);
         if (r < 0)
                 return r;
         b->ids.n += sides.prefix.n;
         put_seam(b, line_seam(b, b->ids.n - sides.prefix.n,
-                              string_from(s->prefix, sides.start, piece)));
+                              string_from(s->prefix, sides.start, sides.piece)));
         if (b->ids.n == 0)
                 return -EINVAL;
-        return put_heal(b, string_from(s->prefix, piece, s->prefix.n));
+        return put_heal(b, string_from(s->prefix, sides.piece, s->prefix.n));
 }
 
 static int build_given(struct build *b) {
@@ -447,42 +486,29 @@ static int build_given(struct build *b) {
         return 0;
 }
 
-static enum layout layout_of(const struct warm_model *model, const struct warm_prompt_source *s) {
-        static const char seed_coder[] = "<[fim-suffix]>";
+static enum warm_order order_of(const struct warm_model *model,
+                                const struct warm_prompt_source *s) {
         const struct warm_prompt_format *f = &model->format;
-        enum warm_order order = f->order;
-        struct warm_string name;
 
+        if (s->continuation || f->suf < 0 || f->mid < 0)
+                return WARM_ORDER_NONE;
         if (s->order != WARM_ORDER_NONE && (f->orders & 1U << s->order))
-                order = s->order;
-        if (s->continuation || order == WARM_ORDER_NONE || f->pre < 0 || f->suf < 0)
-                return LAYOUT_CONTINUE;
-        name = warm_vocab_name(model->vocab, f->suf);
-        if (name.n == sizeof(seed_coder) - 1 && memcmp(name.data, seed_coder, name.n) == 0)
-                return LAYOUT_SPM_MARKED;
-        /* Codestral has two marks only: [SUFFIX]suffix[PREFIX]prefix. */
-        return order == WARM_ORDER_PSM && f->mid >= 0 ? LAYOUT_PSM : LAYOUT_SPM_JOINT;
-}
-
-/* Healing samples a token for each of its bytes at worst; a window must not move with the piece's length. */
-static uint32_t heal_room(const struct warm_prompt_source *s) {
-        uint32_t share = s->n_context / 16;
-
-        return !s->heal ? 0 : share < WARM_HEAL_BYTES_MAX ? share : WARM_HEAL_BYTES_MAX;
+                return s->order;
+        return f->order;
 }
 
 static int build_any(struct build *b) {
         const struct warm_prompt_source *s = b->source;
-        enum layout layout;
+        enum warm_order order;
 
         if (s->ids)
                 return build_given(b);
         b->ids.n_max -= heal_room(s);
-        layout = layout_of(b->model, s);
+        order = order_of(b->model, s);
         if (!s->continuation)
                 b->p.rest =
                         string_from(s->suffix, 0, warm_window_rest(s->suffix.data, s->suffix.n));
-        return layout == LAYOUT_CONTINUE ? build_continuation(b) : build_fim(b, layout);
+        return order == WARM_ORDER_NONE ? build_continuation(b) : build_fim(b, order);
 }
 
 int warm_prompt_build(const struct warm_model *model, const struct warm_prompt_source *source,
