@@ -13,6 +13,7 @@ const struct warm_kernels *warm_kernels_get(enum warm_isa isa) {
         static const struct warm_kernels *const tables[_WARM_ISA_N] = {
                 [WARM_ISA_PLAIN] = &warm_kernels_plain,
 #if defined(__x86_64__)
+                [WARM_ISA_AVX2] = &warm_kernels_avx2,
                 [WARM_ISA_AVX512] = &warm_kernels_avx512,
 #endif
         };
