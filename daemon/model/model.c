@@ -93,6 +93,14 @@ static int count_tensors(struct warm_model *m) {
         return m->quantization ? 0 : -ENOMEM;
 }
 
+/* To the vocabulary its tables are arguments; to us they are the file's. */
+static int vocab_new(const struct warm_vocab_config *config, struct warm_vocab **ret_vocab,
+                     char **ret_why) {
+        int r = warm_vocab_new(config, ret_vocab, ret_why);
+
+        return r == -EINVAL ? -EBADMSG : r;
+}
+
 static int make_vocab(struct warm_model *m, const struct warm_model_options *options,
                       char **ret_why) {
         struct warm_tokens tokens;
@@ -107,7 +115,7 @@ static int make_vocab(struct warm_model *m, const struct warm_model_options *opt
         if (r == 0)
                 r = warm_fim_find(m->gguf, options, &tokens, &m->format, ret_why);
         if (r == 0)
-                r = warm_vocab_new(&tokens.config, &m->vocab, ret_why);
+                r = vocab_new(&tokens.config, &m->vocab, ret_why);
         warm_tokens_deinit(&tokens);
         return r;
 }
