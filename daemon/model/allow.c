@@ -33,6 +33,30 @@ static int compare(const void *a, const void *b) {
         return x->id < y->id ? -1 : x->id > y->id;
 }
 
+/* By the first two bytes in one pass, then each group; the result is in `entries`. */
+static void sort(struct entry *entries, struct entry *other, uint32_t n) {
+        static const unsigned shift = 48;
+        uint32_t *starts = calloc((1U << 16) + 1, sizeof *starts);
+
+        if (!starts) {
+                qsort(entries, n, sizeof *entries, compare);
+                return;
+        }
+        for (uint32_t i = 0; i < n; i++)
+                starts[(entries[i].key >> shift) + 1]++;
+        for (uint32_t i = 0; i < 1U << 16; i++)
+                starts[i + 1] += starts[i];
+        for (uint32_t i = 0; i < n; i++)
+                other[starts[entries[i].key >> shift]++] = entries[i];
+        memcpy(entries, other, n * sizeof *entries);
+        for (uint32_t i = 0, last; i < n; i = last) {
+                last = starts[entries[i].key >> shift];
+                if (last - i > 1)
+                        qsort(entries + i, last - i, sizeof *entries, compare);
+        }
+        free(starts);
+}
+
 static struct entry entry_of(const struct warm_vocab *v, uint32_t id) {
         struct warm_string s = warm_vocab_text(v, (int32_t) id);
         struct entry e = { 0, s.data, (uint32_t) s.n, id };
@@ -73,18 +97,20 @@ static int make_bitmaps(struct warm_vocab *v) {
 }
 
 int warm_allow_init(struct warm_vocab *v) {
-        struct entry *entries = malloc(v->n_tokens * sizeof *entries);
+        struct entry *entries = malloc(v->n_tokens * sizeof *entries),
+                     *other = malloc(v->n_tokens * sizeof *other);
         uint32_t n = 0, at = 0;
 
         v->sorted = malloc(v->n_tokens * sizeof *v->sorted);
-        if (!entries || !v->sorted) {
+        if (!entries || !other || !v->sorted) {
                 free(entries);
+                free(other);
                 return -ENOMEM;
         }
         for (uint32_t id = 0; id < v->n_tokens; id++)
                 if (is_allowed(v, id))
                         entries[n++] = entry_of(v, id);
-        qsort(entries, n, sizeof *entries, compare);
+        sort(entries, other, n);
         for (unsigned b = 0; b < 256; b++) {
                 v->start[b] = at;
                 for (; at < n && (uint8_t) entries[at].text[0] == b; at++)
@@ -93,6 +119,7 @@ int warm_allow_init(struct warm_vocab *v) {
         assert(at == n);
         v->start[256] = v->n_sorted = n;
         free(entries);
+        free(other);
         return make_bitmaps(v);
 }
 

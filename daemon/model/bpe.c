@@ -2,7 +2,7 @@
 /*
  * Byte-level BPE: cut text into pieces (pretoken.h), then merge the bytes of each by rank, lowest first, from the left.
  */
-#include <assert.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -28,6 +28,10 @@ int warm_bpe_unspell(const char *name, size_t n, uint8_t *ret_bytes) {
         int byte, n_bytes = 0;
 
         for (size_t at = 0; at < n;) {
+                if ((uint8_t) name[at] > 0x20 && (uint8_t) name[at] < 0x7F) {
+                        ret_bytes[n_bytes++] = (uint8_t) name[at++];
+                        continue;
+                }
                 at += warm_utf8_read((const uint8_t *) name + at, n - at, &code);
                 byte = byte_of(code);
                 if (byte < 0)
@@ -52,20 +56,21 @@ static inline const struct warm_vocab_merge *find_merge(const struct warm_vocab 
         return NULL;
 }
 
-static int symbol_of(struct warm_vocab *v, const void *bytes, size_t n, uint32_t *ret_symbol) {
-        uint32_t symbol = warm_strings_find(&v->text, bytes, n);
-        int r = 0;
+/* Is token `id` called what both halves of a merge spell together? */
+static bool is_result(const struct warm_vocab *v, uint32_t id, struct warm_string merge,
+                      size_t n_left) {
+        struct warm_string name;
 
-        if (symbol == WARM_STRINGS_NONE) {
-                symbol = v->text.n;
-                r = warm_strings_add(&v->text, bytes, n, true);
-        }
-        *ret_symbol = symbol;
-        return r;
+        if (id >= v->n_tokens || !warm_kind_merges(v->kinds[id]))
+                return false;
+        name = warm_vocab_name(v, (int32_t) id);
+        return name.n + 1 == merge.n && memcmp(name.data, merge.data, n_left) == 0 &&
+               memcmp(name.data + n_left, merge.data + n_left + 1, name.n - n_left) == 0;
 }
 
-static int add_merge(struct warm_vocab *v, uint32_t rank, struct warm_string merge,
-                     char **ret_why) {
+/* @param last the result of the merge before; ret_result of this one */
+static int add_merge(struct warm_vocab *v, uint32_t rank, struct warm_string merge, uint32_t last,
+                     uint32_t *ret_result, char **ret_why) {
         uint8_t bytes[2 * WARM_VOCAB_TOKEN_BYTES_MAX];
         const char *space = merge.n > 1 ? memchr(merge.data + 1, ' ', merge.n - 1) : NULL;
         struct warm_vocab_merge m = { .rank = rank };
@@ -83,11 +88,13 @@ static int add_merge(struct warm_vocab *v, uint32_t rank, struct warm_string mer
         right = left < 0 ? -1 : warm_bpe_unspell(space + 1, merge.n - n_left - 1, bytes + left);
         if (right < 0)
                 return 0; /* not in the byte alphabet: no text ever comes to it */
-        r = symbol_of(v, bytes, (size_t) left, &m.left);
+        r = warm_strings_intern(&v->text, bytes, (size_t) left, &m.left);
         if (r == 0)
-                r = symbol_of(v, bytes + left, (size_t) right, &m.right);
-        if (r == 0)
-                r = symbol_of(v, bytes, (size_t) (left + right), &m.result);
+                r = warm_strings_intern(&v->text, bytes + left, (size_t) right, &m.right);
+        if (is_result(v, last + 1, merge, n_left)) /* most files number results in this order */
+                m.result = last + 1;
+        else if (r == 0)
+                r = warm_strings_intern(&v->text, bytes, (size_t) (left + right), &m.result);
         if (r < 0)
                 return r;
         for (i = slot_of(v, m.left, m.right); v->merges[i].left != WARM_MERGE_NONE;
@@ -95,60 +102,39 @@ static int add_merge(struct warm_vocab *v, uint32_t rank, struct warm_string mer
                 if (v->merges[i].left == m.left && v->merges[i].right == m.right)
                         return 0; /* the first rank counts */
         v->merges[i] = m;
+        *ret_result = m.result;
         return 0;
 }
 
-/* Mark the tokens that their own bytes merge to: a piece that equals one needs no merging. */
-static int mark_whole(struct warm_vocab *v) {
-        int32_t ids[2];
-        struct warm_encoder e = { .vocab = v, .out = { ids, 0, 2 }, .aside = true };
-        int r = 0;
-
-        v->whole = calloc((v->n_tokens + 63) / 64, sizeof *v->whole);
-        if (!v->whole)
-                return -ENOMEM;
-        for (uint32_t id = 0; id < v->n_tokens && r != -ENOMEM; id++) {
-                size_t n;
-                const char *text = warm_strings_get(&v->text, id, &n);
-
-                if (n == 0 || warm_strings_find(&v->text, text, n) != id)
-                        continue;
-                e.out.n = 0;
-                r = warm_bpe_encode(&e, (const uint8_t *) text, n);
-                if (r == 0 && e.out.n == 1 && ids[0] == (int32_t) id)
-                        v->whole[id / 64] |= UINT64_C(1) << (id & 63);
-        }
-        warm_merge_space_deinit(&e.space);
-        return r == -ENOMEM ? r : 0;
-}
-
 int warm_bpe_init(struct warm_vocab *v, const struct warm_vocab_config *config, char **ret_why) {
+        uint32_t last = UINT32_MAX - 1;
         int r;
 
         v->n_slots = 64;
         while (v->n_slots < 2 * config->n_merges)
                 v->n_slots *= 2;
         v->merges = malloc(v->n_slots * sizeof *v->merges);
-        if (!v->merges)
+        v->whole = calloc(v->n_tokens, sizeof *v->whole);
+        if (!v->merges || !v->whole)
                 return -ENOMEM;
         memset(v->merges, 0xFF, v->n_slots * sizeof *v->merges);
         for (unsigned b = 0; b < 256; b++) {
                 uint8_t byte = (uint8_t) b;
 
-                r = symbol_of(v, &byte, 1, v->byte_symbol + b);
+                r = warm_strings_intern(&v->text, &byte, 1, v->byte_symbol + b);
                 if (r < 0)
                         return r;
                 v->byte_token[b] =
                         v->byte_symbol[b] < v->n_tokens ? (int32_t) v->byte_symbol[b] : -1;
         }
         for (uint32_t i = 0; i < config->n_merges; i++) {
-                r = add_merge(v, i, config->merges[i], ret_why);
+                r = add_merge(v, i, config->merges[i], last, &last, ret_why);
                 if (r == -E2BIG)
                         return warm_vocab_wrong(ret_why, "the merges are too long together");
                 if (r < 0)
                         return r;
         }
-        return mark_whole(v);
+        return 0;
 }
 
 static int put_symbol(struct warm_encoder *e, uint32_t symbol) {
@@ -225,15 +211,33 @@ static int encode_long(struct warm_encoder *e, const uint8_t *text, size_t n) {
 
 static int encode_piece(struct warm_encoder *e, const uint8_t *text, size_t n) {
         const struct warm_vocab *v = e->vocab;
-        uint32_t symbol;
+        uint32_t id = n == 1 ? v->byte_symbol[*text] : warm_strings_find(&v->text, text, n);
+        size_t before = e->out.n;
+        uint8_t whole = WARM_WHOLE_NO;
+        int r;
 
-        if (!e->aside) {
-                symbol = n == 1 ? v->byte_symbol[*text] : warm_strings_find(&v->text, text, n);
-                if (symbol < v->n_tokens && (v->whole[symbol / 64] >> (symbol & 63) & 1 ||
-                                             warm_pretokenizer_takes_whole(v->pre)))
-                        return warm_token_put(&e->out, symbol);
+        if (id < v->n_tokens) {
+                whole = atomic_load_explicit(v->whole + id, memory_order_relaxed);
+                if (whole == WARM_WHOLE_YES || warm_pretokenizer_takes_whole(v->pre))
+                        return warm_token_put(&e->out, id);
         }
-        return n <= SHORT_BYTES ? encode_short(e, text, n) : encode_long(e, text, n);
+        r = n <= SHORT_BYTES ? encode_short(e, text, n) : encode_long(e, text, n);
+        if (whole == 0 && r == 0) {
+                whole = e->out.n == before + 1 && e->out.ids[before] == (int32_t) id
+                                ? WARM_WHOLE_YES
+                                : WARM_WHOLE_NO;
+                atomic_store_explicit(v->whole + id, whole, memory_order_relaxed);
+        }
+        return r;
+}
+
+/* The last place to cut text[start..end) so that no more than WARM_PIECE_BYTES_MAX come before it. */
+static size_t cut_of(const uint8_t *text, size_t start, size_t end) {
+        size_t cut = start + WARM_PIECE_BYTES_MAX;
+
+        if (end <= cut)
+                return end;
+        return warm_utf8_border(text, end, cut) == cut ? cut : warm_utf8_border(text, end, cut - 3);
 }
 
 int warm_bpe_encode(struct warm_encoder *e, const uint8_t *text, size_t n) {
@@ -241,14 +245,10 @@ int warm_bpe_encode(struct warm_encoder *e, const uint8_t *text, size_t n) {
         size_t start, end, cut;
         int r = 0;
 
-        if (e->aside)
-                return encode_piece(e, text, n);
         warm_pretoken_start(&scan, e->vocab->pre, text, 0, n);
         while (r == 0 && warm_pretoken_next(&scan, &start, &end))
                 for (; start < end && r == 0; start = cut) {
-                        cut = end;
-                        if (end - start > WARM_PIECE_BYTES_MAX)
-                                cut = warm_utf8_border(text, end, start + WARM_PIECE_BYTES_MAX - 3);
+                        cut = cut_of(text, start, end);
                         r = encode_piece(e, text + start, cut - start);
                 }
         return r;

@@ -24,6 +24,11 @@ int warm_special_set_init(struct warm_special_set *set, struct warm_special *tok
                 return -ENOMEM;
         }
         qsort(tokens, n, sizeof *tokens, compare);
+        for (uint32_t i = 1; i < n; i++)
+                if (compare(tokens + i - 1, tokens + i) == 0) {
+                        warm_special_set_deinit(set);
+                        return -EEXIST;
+                }
         for (uint32_t i = 0; i < n; i++) {
                 const uint8_t *t = (const uint8_t *) tokens[i].text.data;
 
@@ -42,6 +47,15 @@ void warm_special_set_deinit(struct warm_special_set *set) {
         free(set->starts);
         free(set->inside);
         *set = (struct warm_special_set){ 0 };
+}
+
+int32_t warm_special_find(const struct warm_special_set *set, const char *text, size_t n) {
+        const struct warm_special key = { { text, n }, -1 },
+                                  *hit = set->n ? bsearch(&key, set->tokens, set->n, sizeof key,
+                                                          compare)
+                                                : NULL;
+
+        return hit ? hit->id : -1;
 }
 
 static inline bool may_start(const struct warm_special_set *set, const uint8_t *text, size_t at,

@@ -24,9 +24,15 @@ struct warm_special_set {
         uint8_t (*inside)[32]; /* [256] bit b of row a: one has b after a */
 };
 
-/* Takes `tokens`, malloc'd [n] with non-empty texts, in success and in failure. Return: 0; -ENOMEM. */
+/*
+ * Takes `tokens`, malloc'd [n] with non-empty texts, in success and in failure.
+ * Return: 0; -ENOMEM; -EEXIST: two have the same text.
+ */
 int warm_special_set_init(struct warm_special_set *set, struct warm_special *tokens, uint32_t n);
 void warm_special_set_deinit(struct warm_special_set *set);
+
+/* The id of the token of this text; -1 if there is none. */
+int32_t warm_special_find(const struct warm_special_set *set, const char *text, size_t n);
 
 /* A cut before text[at] touches no special token, whatever follows. @param at > 0 */
 static inline bool warm_special_set_may_cut(const struct warm_special_set *set, const uint8_t *text,

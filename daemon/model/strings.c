@@ -84,7 +84,7 @@ static int grow(struct warm_strings *s, size_t n) {
         return 0;
 }
 
-int warm_strings_add(struct warm_strings *s, const void *data, size_t n, bool index) {
+int warm_strings_add(struct warm_strings *s, const void *data, size_t n) {
         int r = grow(s, n);
 
         if (r < 0)
@@ -92,27 +92,39 @@ int warm_strings_add(struct warm_strings *s, const void *data, size_t n, bool in
         if (n)
                 memcpy(s->bytes + s->n_bytes, data, n);
         s->n_bytes += n;
-        s->at[s->n + 1] = (uint32_t) s->n_bytes;
-        if (index) {
-                place(s->slots, s->n_slots, (uint64_t) hash_of(data, n) << 32 | (s->n + 1));
-                s->n_indexed++;
-        }
-        s->n++;
+        s->at[++s->n] = (uint32_t) s->n_bytes;
         return 0;
 }
 
-uint32_t warm_strings_find(const struct warm_strings *s, const void *data, size_t n) {
-        uint32_t h = hash_of(data, n), i = h & (s->n_slots - 1), number;
+static uint32_t find(const struct warm_strings *s, uint32_t hash, const void *data, size_t n) {
+        for (uint32_t i = hash & (s->n_slots - 1); s->slots[i]; i = (i + 1) & (s->n_slots - 1)) {
+                uint32_t number = (uint32_t) s->slots[i] - 1;
 
-        for (; s->slots[i]; i = (i + 1) & (s->n_slots - 1)) {
-                if (s->slots[i] >> 32 != h)
-                        continue;
-                number = (uint32_t) s->slots[i] - 1;
-                if (s->at[number + 1] - s->at[number] == n &&
+                if (s->slots[i] >> 32 == hash && s->at[number + 1] - s->at[number] == n &&
                     memcmp(s->bytes + s->at[number], data, n) == 0)
                         return number;
         }
         return WARM_STRINGS_NONE;
+}
+
+int warm_strings_intern(struct warm_strings *s, const void *data, size_t n, uint32_t *ret_number) {
+        uint32_t hash = hash_of(data, n), number = find(s, hash, data, n);
+        int r;
+
+        if (number == WARM_STRINGS_NONE) {
+                number = s->n;
+                r = warm_strings_add(s, data, n);
+                if (r < 0)
+                        return r;
+                place(s->slots, s->n_slots, (uint64_t) hash << 32 | s->n);
+                s->n_indexed++;
+        }
+        *ret_number = number;
+        return 0;
+}
+
+uint32_t warm_strings_find(const struct warm_strings *s, const void *data, size_t n) {
+        return find(s, hash_of(data, n), data, n);
 }
 
 uint64_t warm_strings_memory_bytes(const struct warm_strings *s) {

@@ -25,10 +25,16 @@ int warm_strings_init(struct warm_strings *s, uint32_t n_hint, uint64_t n_bytes_
 void warm_strings_deinit(struct warm_strings *s);
 
 /*
- * Add a string under the next number; `index` makes it findable (the caller knows that it is not there yet).
+ * Add a string under the next number, not to be found.
  * Return: 0; -ENOMEM; -E2BIG: more than WARM_STRINGS_BYTES_MAX.
  */
-int warm_strings_add(struct warm_strings *s, const void *data, size_t n, bool index);
+int warm_strings_add(struct warm_strings *s, const void *data, size_t n);
+
+/*
+ * The number of an indexed string, which is added if it is new: then the number is what s->n was.
+ * Return: as warm_strings_add().
+ */
+int warm_strings_intern(struct warm_strings *s, const void *data, size_t n, uint32_t *ret_number);
 
 /* The number of an indexed string, or WARM_STRINGS_NONE. */
 uint32_t warm_strings_find(const struct warm_strings *s, const void *data, size_t n);

@@ -44,7 +44,11 @@ struct warm_vocab {
         struct warm_vocab_merge *merges; /* [n_slots] by hash of (left, right) */
         uint32_t n_slots;
         uint32_t byte_symbol[256];
-        uint64_t *whole; /* [n_tokens bits] tokens that their own bytes merge to */
+        /*
+         * [n_tokens] do the token's own bytes merge to it? 0: nobody asked yet. What is written is a function of the
+         * tables, so any thread may write it at any time.
+         */
+        _Atomic uint8_t *whole;
 
         /* SPM */
         uint32_t *priority;   /* [n_tokens] lower merges first */
@@ -71,12 +75,13 @@ static inline int warm_token_put(struct warm_token_out *out, uint32_t id) {
         return 0;
 }
 
+enum { WARM_WHOLE_YES = 1, WARM_WHOLE_NO = 2 };
+
 /* Room that one call of warm_vocab_tokenize() reuses from piece to piece. */
 struct warm_encoder {
         const struct warm_vocab *vocab;
         struct warm_token_out out;
         struct warm_merge_space space;
-        bool aside; /* do not take a whole piece's token: for making `whole` */
 };
 
 /* Room for n symbols in e->space. Return: 0; -ENOMEM. */
@@ -107,6 +112,11 @@ int warm_bpe_unspell(const char *name, size_t n, uint8_t *ret_bytes);
 int warm_allow_init(struct warm_vocab *v);
 void warm_allow_deinit(struct warm_vocab *v);
 uint64_t warm_allow_memory_bytes(const struct warm_vocab *v);
+
+/* Are texts of tokens of this kind what merging may come to? */
+static inline bool warm_kind_merges(uint8_t kind) {
+        return kind == WARM_TOKEN_NORMAL || kind == WARM_TOKEN_UNUSED;
+}
 
 /* A malloc'd sentence for ret_why, which may be NULL. Return: -EINVAL. */
 int warm_vocab_wrong(char **ret_why, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -100,6 +100,8 @@ int warm_vocab_wrong(char **ret_why, const char *format, ...) {
 }
 
 static bool is_control_name(struct warm_string name) {
+        if (name.n < 3 || !strchr("<[_\xE2", name.data[0]))
+                return false;
         for (size_t i = 0; i < sizeof control_names / sizeof *control_names; i++)
                 if (strlen(control_names[i]) == name.n &&
                     memcmp(control_names[i], name.data, name.n) == 0)
@@ -201,6 +203,7 @@ static size_t spell(const struct warm_vocab *v, uint32_t id, struct warm_string 
 
 static int add_tokens(struct warm_vocab *v, const struct warm_vocab_config *c, char **ret_why) {
         uint8_t text[WARM_VOCAB_TOKEN_BYTES_MAX];
+        uint32_t number;
         bool merged;
         size_t n;
         int r;
@@ -214,14 +217,15 @@ static int add_tokens(struct warm_vocab *v, const struct warm_vocab_config *c, c
                 r = kind_of_token(c, id, v->kinds + id, ret_why);
                 if (r < 0)
                         return r;
-                if (name.n && warm_strings_find(&v->names, name.data, name.n) != WARM_STRINGS_NONE)
-                        return warm_vocab_wrong(ret_why, "token %u has the name of an earlier one",
-                                                id);
                 n = spell(v, id, name, text, &merged);
-                merged = merged && warm_strings_find(&v->text, text, n) == WARM_STRINGS_NONE;
-                r = warm_strings_add(&v->names, name.data, name.n, name.n > 0);
+                number = id;
+                r = warm_strings_add(&v->names, name.data, name.n);
                 if (r == 0)
-                        r = warm_strings_add(&v->text, text, n, merged);
+                        r = merged ? warm_strings_intern(&v->text, text, n, &number)
+                                   : warm_strings_add(&v->text, text, n);
+                if (r == 0 && number != id)
+                        return warm_vocab_wrong(ret_why, "tokens %u and %u have the same name",
+                                                number, id);
                 if (r == -E2BIG)
                         return warm_vocab_wrong(ret_why, "the tokens' names are too long together");
                 if (r < 0)
@@ -244,9 +248,11 @@ static bool is_special(const struct warm_vocab *v, uint32_t id, bool control) {
                (v->kinds[id] == WARM_TOKEN_CONTROL || v->kinds[id] == WARM_TOKEN_UNKNOWN);
 }
 
-static int make_special(const struct warm_vocab *v, bool control, struct warm_special_set *set) {
+static int make_special(const struct warm_vocab *v, bool control, struct warm_special_set *set,
+                        char **ret_why) {
         struct warm_special *tokens;
         uint32_t n = 0;
+        int r;
 
         for (uint32_t id = 0; id < v->n_tokens; id++)
                 n += is_special(v, id, control);
@@ -258,7 +264,9 @@ static int make_special(const struct warm_vocab *v, bool control, struct warm_sp
                 if (is_special(v, id, control))
                         tokens[n++] = (struct warm_special){ warm_vocab_name(v, (int32_t) id),
                                                              (int32_t) id };
-        return warm_special_set_init(set, tokens, n);
+        r = warm_special_set_init(set, tokens, n);
+        return r == -EEXIST ? warm_vocab_wrong(ret_why, "two control tokens have the same name")
+                            : r;
 }
 
 static int check(const struct warm_vocab_config *c, char **ret_why) {
@@ -310,9 +318,9 @@ static int fill(struct warm_vocab *v, const struct warm_vocab_config *c, char **
                 r = v->kind == WARM_VOCAB_BPE ? warm_bpe_init(v, c, ret_why)
                                               : warm_spm_init(v, c, ret_why);
         if (r == 0)
-                r = make_special(v, false, &v->user);
+                r = make_special(v, false, &v->user, ret_why);
         if (r == 0)
-                r = make_special(v, true, &v->special);
+                r = make_special(v, true, &v->special, ret_why);
         if (r == 0)
                 r = warm_allow_init(v);
         return r;
@@ -375,7 +383,7 @@ uint64_t warm_vocab_memory_bytes(const struct warm_vocab *v) {
 
         n += (uint64_t) (v->user.n + v->special.n) * sizeof *v->user.tokens;
         n += (uint64_t) v->n_slots * sizeof *v->merges;
-        n += v->whole ? v->n_tokens / 8 : 0;
+        n += v->whole ? v->n_tokens : 0;
         n += v->priority ? v->n_tokens * sizeof *v->priority : 0;
         return n;
 }
@@ -410,12 +418,9 @@ enum warm_token_kind warm_vocab_kind_of(const struct warm_vocab *v, int32_t id) 
 }
 
 int32_t warm_vocab_find(const struct warm_vocab *v, const char *name) {
-        uint32_t id = warm_strings_find(&v->names, name, strlen(name));
+        int32_t id = warm_special_find(&v->special, name, strlen(name));
 
-        if (id == WARM_STRINGS_NONE ||
-            (v->kinds[id] != WARM_TOKEN_CONTROL && v->kinds[id] != WARM_TOKEN_USER))
-                return -1;
-        return (int32_t) id;
+        return id >= 0 && v->kinds[id] == WARM_TOKEN_UNKNOWN ? -1 : id;
 }
 
 int warm_encoder_reserve(struct warm_encoder *e, size_t n) {
