@@ -19,14 +19,21 @@
 
 #define TEXT_MAX 400
 /* The property White_Space: PCRE2's \s holds U+180E as well, which Unicode took out in 6.3. */
-#define S "[\\x09-\\x0d\\x20\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}]"
-#define NOT_S_IN "\\x09-\\x0d\\x20\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}"
-#define SPACES S "+(?!" "[^" NOT_S_IN "]" ")|" S "+"
+#define S                                                                                          \
+        "[\\x09-\\x0d\\x20\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}"   \
+        "\\x{205f}\\x{3000}]"
+#define NOT_S_IN                                                                                   \
+        "\\x09-\\x0d\\x20\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}"    \
+        "\\x{205f}\\x{3000}"
+#define SPACES                                                                                     \
+        S "+(?!"                                                                                   \
+          "[^" NOT_S_IN "]"                                                                        \
+          ")|" S "+"
 #define CONTRACTIONS_ANY "'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD]"
-#define GPT2 "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^" NOT_S_IN "\\p{L}\\p{N}]+|" SPACES
+#define GPT2             "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^" NOT_S_IN "\\p{L}\\p{N}]+|" SPACES
 #define WORDS(numbers, after)                                                                      \
-        CONTRACTIONS_ANY "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" numbers                                 \
-                         "| ?[^" NOT_S_IN "\\p{L}\\p{N}]+" after "|" S "*[\\r\\n]+|" SPACES
+        CONTRACTIONS_ANY "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" numbers "| ?[^" NOT_S_IN                \
+                         "\\p{L}\\p{N}]+" after "|" S "*[\\r\\n]+|" SPACES
 
 static const struct {
         const char *name;
@@ -41,14 +48,15 @@ static const struct {
         { "starcoder", { "\\p{N}", GPT2 } },
         { "deepseek-coder",
           { "[\\r\\n]", S "?\\p{L}+", S "?\\p{P}+",
-            "(?:(?!" S ")[\\x{4e00}-\\x{9fa5}\\x{800}-\\x{4e00}\\x{ac00}-\\x{d7ff}])+", "\\p{N}" } },
+            "(?:(?!" S ")[\\x{4e00}-\\x{9fa5}\\x{800}-\\x{4e00}\\x{ac00}-\\x{d7ff}])+",
+            "\\p{N}" } },
 };
 
 static pcre2_code *compile(const char *expression) {
         PCRE2_SIZE at;
         int error;
-        pcre2_code *code = pcre2_compile((PCRE2_SPTR) expression, PCRE2_ZERO_TERMINATED,
-                                         PCRE2_UTF, &error, &at, NULL);
+        pcre2_code *code = pcre2_compile((PCRE2_SPTR) expression, PCRE2_ZERO_TERMINATED, PCRE2_UTF,
+                                         &error, &at, NULL);
 
         if (!code)
                 fail_msg("%s: error %d at %zu", expression, error, at);
@@ -79,7 +87,8 @@ static size_t cut(const pcre2_code *code, const uint8_t *text, const size_t *end
         return n_ret;
 }
 
-static void show_and_fail(const char *name, const uint8_t *text, size_t n, size_t ours, size_t theirs) {
+static void show_and_fail(const char *name, const uint8_t *text, size_t n, size_t ours,
+                          size_t theirs) {
         printf("%s:", name);
         for (size_t i = 0; i < n; i++)
                 printf(" %02x", text[i]);
@@ -122,9 +131,9 @@ static bool same_classes(pcre2_code *const *classes, const uint8_t *text, size_t
         for (size_t at = 0; at < n && same; at += length) {
                 length = warm_utf8_read(text + at, n - at, &code);
                 for (size_t i = 0; i < 3; i++)
-                        same = same && (pcre2_match(classes[i], text + at, length, 0, 0, match,
-                                                    NULL) > 0) ==
-                                               (warm_unicode_class_of(code) == ours[i]);
+                        same = same &&
+                               (pcre2_match(classes[i], text + at, length, 0, 0, match, NULL) >
+                                0) == (warm_unicode_class_of(code) == ours[i]);
         }
         pcre2_match_data_free(match);
         return same;
@@ -171,7 +180,7 @@ static void check_pieces(const char *name, const char *text, size_t n, const cha
 }
 
 #define CHECK(name, text, ...)                                                                     \
-        check_pieces(name, text, sizeof text - 1, (const char *const[]) { __VA_ARGS__, NULL })
+        check_pieces(name, text, sizeof text - 1, (const char *const[]){ __VA_ARGS__, NULL })
 
 static void code_is_cut_as_written_here(void **state) {
         (void) state;
@@ -189,7 +198,7 @@ static void a_byte_that_is_not_utf_8_goes_where_signs_go(void **state) {
         (void) state;
         CHECK("qwen2", "a\xFF\xFE(b", "a", "\xFF\xFE(", "b");
         CHECK("gpt-2", "a \xE4\xB8 b", "a", " \xE4\xB8", " b");
-        CHECK("qwen2", "\xC0\x80", "\xC0\x80");         /* overlong */
+        CHECK("qwen2", "\xC0\x80", "\xC0\x80");               /* overlong */
         CHECK("qwen2", "x\xED\xA0\x80", "x", "\xED\xA0\x80"); /* a surrogate */
 }
 
