@@ -92,7 +92,7 @@ static uint64_t memory(const struct warm_cache *c) {
 }
 
 /* Everything but the records. */
-static int half_new(const struct warm_cache_config *config, struct warm_cache **ret_cache) {
+int warm_cache_half_new(const struct warm_cache_config *config, struct warm_cache **ret_cache) {
         struct warm_cache *c = calloc(1, sizeof(*c));
         int r;
 
@@ -117,7 +117,7 @@ static int half_new(const struct warm_cache_config *config, struct warm_cache **
 int warm_cache_new(const struct warm_cache_config *config, struct warm_cache **ret_cache) {
         struct warm_cache *c;
         void *map;
-        int r = half_new(config, &c);
+        int r = warm_cache_half_new(config, &c);
 
         if (r < 0)
                 return r;
@@ -165,6 +165,9 @@ int warm_cache_add_blocks(struct warm_cache *c, uint32_t group, uint32_t first, 
         for (uint32_t i = n; i-- > 0;) {
                 uint32_t ref = c->base[group] + first + i;
 
+                /* What an earlier process said of a block counts only for warm_cache_rebuild. */
+                if (c->adopted && !c->adopting)
+                        warm_cache_forget_record(c, ref);
                 c->blocks[ref].child_root = c->blocks[ref].owner = NONE;
                 warm_pool_free_push(c, group, ref);
         }
@@ -204,6 +207,10 @@ int warm_cache_remove_blocks(struct warm_cache *c, uint32_t group, uint32_t firs
         }
         c->n_added[group] -= n;
         return 0;
+}
+
+int warm_cache_records_fd(const struct warm_cache *c) {
+        return c->records_fd;
 }
 
 void warm_cache_stats(const struct warm_cache *c, struct warm_cache_stats *ret_stats) {

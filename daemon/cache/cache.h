@@ -25,8 +25,9 @@
 struct warm_cache;
 
 enum {
-        WARM_CACHE_E_FULL = 1, /* no room even after evicting all that is not pinned */
+        WARM_CACHE_E_FULL = 1, /* no room even after evicting all that may be evicted */
         WARM_CACHE_E_BUSY,     /* blocks in use by a running sequence */
+        WARM_CACHE_E_FOREIGN,  /* not the records of a cache with this configuration */
 };
 
 enum warm_miss {
@@ -87,14 +88,30 @@ struct warm_cache_stats {
         uint64_t memory_bytes; /* records, hashes, tables */
 };
 
-/* Return: 0; -ENOMEM; -errno of memfd_create and getrandom. */
+/* Return: 0; -EINVAL (no group that is not a state group, or counts); -ENOMEM; -errno of memfd_create, getrandom. */
 int warm_cache_new(const struct warm_cache_config *config, struct warm_cache **ret_cache);
+
+/*
+ * Go on with the records an earlier process left: adopt, then warm_cache_add_blocks for every block whose memory was
+ * adopted too and whose sum was proven, then warm_cache_rebuild; nothing else in between. What the records say
+ * is not trusted: whatever does not fit is dropped.
+ *
+ * @param records_fd of warm_cache_records_fd; the cache's on success
+ * Return: 0; WARM_CACHE_E_FOREIGN; else as warm_cache_new.
+ */
+int warm_cache_adopt(const struct warm_cache_config *config, int records_fd,
+                     struct warm_cache **ret_cache);
+/* Return: blocks kept. */
+uint32_t warm_cache_rebuild(struct warm_cache *c);
+/* For the fd store. Borrowed. */
+int warm_cache_records_fd(const struct warm_cache *c);
+
 /* No sequence may be open. Takes NULL, returns NULL. */
 struct warm_cache *warm_cache_free(struct warm_cache *c);
 
-/* Blocks first .. first + n - 1 of a group now have memory. */
+/* Blocks first .. first + n - 1 of a group now have memory. Return: 0; -ERANGE; -EEXIST (nothing changed). */
 int warm_cache_add_blocks(struct warm_cache *c, uint32_t group, uint32_t first, uint32_t n);
-/* Evict what is in these blocks and forget them. Return: 0; WARM_CACHE_E_BUSY (nothing changed). */
+/* Evict what is in these blocks and forget them. Return: 0; WARM_CACHE_E_BUSY, -ERANGE, -ENOENT (nothing changed). */
 int warm_cache_remove_blocks(struct warm_cache *c, uint32_t group, uint32_t first, uint32_t n);
 
 /* What a prompt would hit. Changes no LRU and no statistics. n_tokens >= 1; at most n_tokens - 1 are hit. */
@@ -106,23 +123,39 @@ bool warm_cache_holds(const struct warm_cache *c, uid_t uid);
 
 /*
  * Admit a sequence: find its prefix, pin it, copy a half-filled tail, reserve blocks for n_tokens_max tokens.
- * Afterwards sequence->n_tokens == hit.n_tokens.
+ * Afterwards sequence->n_tokens == hit.n_tokens. On failure nothing has changed.
  *
+ * @param n_tokens 1 .. n_tokens_max
  * Return: 0; WARM_CACHE_E_FULL; -ENOMEM.
  */
 int warm_cache_open(struct warm_cache *c, uid_t uid, const int32_t *tokens, uint32_t n_tokens,
                     uint32_t n_tokens_max, struct warm_cache_sequence **ret_sequence,
                     struct warm_cache_hit *ret_hit);
 
-/* The same from a running sequence: share its first n_tokens (<= source->n_tokens), go on alone. */
+/*
+ * The same from a running sequence: share its first n_tokens (<= source->n_tokens), go on alone. Afterwards
+ * (*ret_sequence)->n_tokens <= n_tokens: less if a window or state group cannot resume there, or if there is no room
+ * to copy the last part into.
+ *
+ * Return: 0; WARM_CACHE_E_FULL; -ENOMEM.
+ */
 int warm_cache_fork(struct warm_cache_sequence *source, uint32_t n_tokens, uint32_t n_tokens_max,
                     struct warm_cache_sequence **ret_sequence);
 
 /* The next n slots are about to be written by the device: WRITING is stored before the submit. */
 void warm_cache_begin(struct warm_cache_sequence *s, uint32_t n);
-/* They were written: tokens become part of the sequence and may be shared from now on. copies count as run. */
+/*
+ * They were written: tokens become part of the sequence and may be shared from now on. copies count as run.
+ * blocks[] may change: what somebody else computed meanwhile is shared from now on.
+ * @param n <= what begin announced; 0 if only the copies ran
+ */
 void warm_cache_commit(struct warm_cache_sequence *s, const int32_t *tokens, uint32_t n);
-/* The step failed or was rejected: keep the first n_tokens only (>= what others share of own blocks). */
+/*
+ * The step failed or was rejected: keep the first n_tokens only. Blocks that others use stay theirs: the sequence goes
+ * on in a copy, and copies are to be run again. If the pool has no block for it, n_tokens_max shrinks, and
+ * n_tokens to a whole number of blocks; n_tokens also shrinks to where every group can resume. The caller
+ * goes on from s->n_tokens.
+ */
 void warm_cache_rollback(struct warm_cache_sequence *s, uint32_t n_tokens);
 
 /* End it; its tokens stay cached until evicted. Takes NULL, returns NULL. */

@@ -97,6 +97,7 @@ struct warm_cache {
         warm_key_fn key; /* tests put a bad one here */
         uint64_t secret[4];
         uint64_t clock; /* one tick for each sequence opened or closed */
+        bool adopted;   /* the records come from another process */
         bool adopting;  /* between warm_cache_adopt and warm_cache_rebuild */
         struct warm_cache_stats stats;
 };
@@ -192,6 +193,12 @@ void warm_tree_after_change(struct warm_cache *c, uint32_t ref);
 void warm_tree_ghost_add(struct warm_cache *c, uint32_t ref);
 bool warm_tree_ghost_has(const struct warm_cache *c, XXH128_hash_t parent, const int32_t *tokens,
                          uint32_t n_min, uint32_t n);
+
+/* cache.c */
+int warm_cache_half_new(const struct warm_cache_config *config, struct warm_cache **ret_cache);
+
+/* rebuild.c */
+void warm_cache_forget_record(struct warm_cache *c, uint32_t ref); /* of a free or absent block */
 
 /* find.c */
 void warm_find(const struct warm_cache *c, uid_t uid, const int32_t *tokens, uint32_t n_limit,

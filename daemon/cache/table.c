@@ -250,6 +250,7 @@ void warm_table_cut(struct warm_sequence *s, uint32_t n) {
         n_part = n % WARM_BLOCK_TOKENS;
         if (pending && n_whole == s->n_linked && n_part > 0) {
                 s->public.n_tokens = n; /* the copy stands; fewer of its tokens count */
+                repin_window(s, n);
                 return;
         }
         warm_table_drop_copies(s);

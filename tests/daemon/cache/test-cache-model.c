@@ -18,7 +18,7 @@
 #define N_UIDS     3U
 
 static uint64_t seed = 1;
-static uint32_t n_operations = 60000;
+static uint32_t n_operations = 150000;
 
 static uint32_t random_below(uint64_t *state, uint32_t n) {
         *state += 0x9e3779b97f4a7c15ULL;
@@ -151,15 +151,15 @@ static void try_fork(struct script *x, struct warm_cache_sequence *s, uint32_t a
         x->n_forks++;
 }
 
-/* Take a chunk away, or give it back. */
+/* Take a chunk of four blocks away, or give it back. */
 static void change_pool(struct script *x) {
-        uint32_t g = below(x, x->config.n_groups), half = x->config.n_blocks_max[g] / 2;
+        uint32_t g = below(x, x->config.n_groups), first = below(x, 4) * 4;
         uint32_t n_before = x->cache->n_added[g];
 
-        if (n_before == half) {
-                assert_int_equal(warm_cache_add_blocks(x->cache, g, half, half), 0);
-        } else if (warm_cache_remove_blocks(x->cache, g, half, half) == 0) {
-                assert_int_equal(x->cache->n_added[g], n_before - half);
+        if (x->cache->blocks[x->cache->base[g] + first].place == WARM_PLACE_ABSENT) {
+                assert_int_equal(warm_cache_add_blocks(x->cache, g, first, 4), 0);
+        } else if (warm_cache_remove_blocks(x->cache, g, first, 4) == 0) {
+                assert_int_equal(x->cache->n_added[g], n_before - 4);
                 x->n_removed++;
         }
 }
