@@ -147,12 +147,21 @@ static uint32_t visible(const struct warm_attend_row *row, uint32_t begin) {
         if (row->lo <= begin && row->hi >= begin + TILE &&
             (row->mask == UINT64_MAX || row->hi - begin >= 64 + TILE))
                 return UINT32_MAX;
-        for (uint32_t i = 0; i < TILE; i++) {
-                uint32_t slot = begin + i, age = row->hi - 1 - slot;
+        if (row->lo >= begin + TILE || row->hi <= begin)
+                return 0;
+        if (row->mask != UINT64_MAX)
+                for (uint32_t i = 0; i < TILE; i++) {
+                        uint32_t age = row->hi - 1 - begin - i;
 
-                if (slot >= row->lo && slot < row->hi && (age >= 64 || (row->mask >> age & 1)))
-                        bits |= 1U << i;
-        }
+                        if (age >= 64 || (row->mask >> age & 1)) /* at or above hi: age is huge */
+                                bits |= 1U << i;
+                }
+        else
+                bits = UINT32_MAX;
+        if (row->lo > begin)
+                bits &= UINT32_MAX << (row->lo - begin);
+        if (row->hi < begin + TILE)
+                bits &= UINT32_MAX >> (begin + TILE - row->hi);
         return bits;
 }
 
@@ -161,10 +170,23 @@ static void cap_scores(float *scores, uint32_t n, float cap) {
                 scores[i] = warm_soft_cap(scores[i], cap);
 }
 
+/* The lanes of a tile folded in halves: first whole vectors, then inside one. */
+INLINE float fold_sum(lanes *v) {
+        UNROLL for (uint32_t half = TILE_VECTORS / 2; half > 0; half /= 2)
+                UNROLL for (uint32_t w = 0; w < half; w++) v[w] = lanes_add(v[w], v[w + half]);
+        return lanes_sum(v[0]);
+}
+
+INLINE float fold_max(lanes *v) {
+        UNROLL for (uint32_t half = TILE_VECTORS / 2; half > 0; half /= 2)
+                UNROLL for (uint32_t w = 0; w < half; w++) v[w] = lanes_max(v[w], v[w + half]);
+        return lanes_most(v[0]);
+}
+
 /* Scores to weights, in place. Return: the maximum; -infinity if nothing is visible (weights are then 0). */
 static float weigh(float *scores, uint32_t n, float *ret_mass) {
         lanes most[TILE_VECTORS], sums[TILE_VECTORS];
-        float fold[TILE], max;
+        float max;
 
         UNROLL for (uint32_t w = 0; w < TILE_VECTORS; w++) {
                 most[w] = lanes_load(scores + w * LANES);
@@ -173,10 +195,7 @@ static float weigh(float *scores, uint32_t n, float *ret_mass) {
         for (uint32_t i = TILE; i < n; i += TILE)
                 UNROLL for (uint32_t w = 0; w < TILE_VECTORS; w++) most[w] =
                         lanes_max(most[w], lanes_load(scores + i + w * LANES));
-        UNROLL for (uint32_t w = 0; w < TILE_VECTORS; w++) lanes_store(fold + w * LANES, most[w]);
-        max = fold[0];
-        for (uint32_t i = 1; i < TILE; i++)
-                max = fold[i] > max ? fold[i] : max;
+        max = fold_max(most);
         if (max == -INFINITY) {
                 memset(scores, 0, n * sizeof(*scores));
                 *ret_mass = 0;
@@ -190,11 +209,7 @@ static float weigh(float *scores, uint32_t n, float *ret_mass) {
                         sums[w] = lanes_add(sums[w], e);
                         lanes_store(scores + i + w * LANES, e);
                 }
-        UNROLL for (uint32_t w = 0; w < TILE_VECTORS; w++) lanes_store(fold + w * LANES, sums[w]);
-        for (uint32_t half = TILE / 2; half > 0; half /= 2)
-                for (uint32_t i = 0; i < half; i++)
-                        fold[i] += fold[i + half];
-        *ret_mass = fold[0];
+        *ret_mass = fold_sum(sums);
         return max;
 }
 
@@ -255,9 +270,11 @@ static void span_block(const struct warm_attend *a, const struct warm_attend_scr
                 for (uint32_t t = begin; t < end; t++) {
                         uint32_t bits = visible(row, span_begin + t * TILE);
 
-                        for (uint32_t j = 0; bits != UINT32_MAX && j < TILE; j++)
-                                if (!(bits >> j & 1))
-                                        scores[t * TILE + j] = -INFINITY;
+                        for (uint32_t j = 0; bits != UINT32_MAX && j < TILE; j++) {
+                                float *score = &scores[t * TILE + j];
+
+                                *score = bits >> j & 1 ? *score : -INFINITY;
+                        }
                 }
                 maxima[i] = weigh(scores + begin * TILE, (end - begin) * TILE, &masses[i]);
         }

@@ -84,3 +84,17 @@ static inline lanes lanes_scale(lanes p, lanes n) {
 
         return vreinterpretq_f32_u32(vaddq_u32(vreinterpretq_u32_f32(p), e));
 }
+
+static inline float lanes_sum(lanes a) {
+        float32x2_t x = vadd_f32(vget_low_f32(a), vget_high_f32(a));
+
+        return vget_lane_f32(x, 0) + vget_lane_f32(x, 1);
+}
+
+static inline float lanes_most(lanes a) {
+        float32x2_t low = vget_low_f32(a), high = vget_high_f32(a);
+        float32x2_t x = vbsl_f32(vcgt_f32(low, high), low, high);
+        float b = vget_lane_f32(x, 1);
+
+        return vget_lane_f32(x, 0) > b ? vget_lane_f32(x, 0) : b;
+}

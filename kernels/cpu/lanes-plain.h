@@ -98,3 +98,13 @@ static inline lanes lanes_scale(lanes p, lanes n) {
         memcpy(&p, &x, 4);
         return p;
 }
+
+/* All lanes added in halves: lane i and i + LANES / 2, and so on. */
+static inline float lanes_sum(lanes a) {
+        return a;
+}
+
+/* The largest lane, in the same halves by lanes_max(): so that even a NaN comes out alike everywhere. */
+static inline float lanes_most(lanes a) {
+        return a;
+}
