@@ -15,6 +15,7 @@ const struct warm_kernels *warm_kernels_get(enum warm_isa isa) {
 #if defined(__x86_64__)
                 [WARM_ISA_AVX2] = &warm_kernels_avx2,
                 [WARM_ISA_AVX512] = &warm_kernels_avx512,
+                [WARM_ISA_AMX] = &warm_kernels_amx,
 #endif
         };
 
