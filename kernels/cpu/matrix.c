@@ -16,6 +16,8 @@ const struct warm_kernels *warm_kernels_get(enum warm_isa isa) {
                 [WARM_ISA_AVX2] = &warm_kernels_avx2,
                 [WARM_ISA_AVX512] = &warm_kernels_avx512,
                 [WARM_ISA_AMX] = &warm_kernels_amx,
+#elif defined(__aarch64__)
+                [WARM_ISA_NEON] = &warm_kernels_neon,
 #endif
         };
 

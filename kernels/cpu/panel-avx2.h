@@ -4,7 +4,7 @@
 
 #include <immintrin.h>
 
-#include "scratch.h"
+#include "narrow.h"
 
 WARM_INLINE __m256i warm_load_avx2(const uint8_t *p) {
         return _mm256_loadu_si256((const __m256i *) p);
