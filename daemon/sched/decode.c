@@ -159,12 +159,21 @@ static uint32_t pick_others(struct warm_engine *e, const struct warm_run *run,
 
 /* Go on from where run 0 stands; if the cache has no room now, wait for it like any other. */
 static void fork_run(struct warm_engine *e, struct warm_run *source, struct warm_run *run) {
+        struct warm_request *r = &run->task->request;
         struct warm_cache_sequence *sequence;
         int error = WARM_CACHE_E_FULL;
 
-        memcpy(run->tokens, source->tokens, source->n_known * sizeof(*run->tokens));
-        run->n_known = source->n_known;
+        memcpy(run->tokens, source->tokens, r->prompt.n_ids * sizeof(*run->tokens));
+        run->n_known = r->prompt.n_ids;
         run->heal.n_spelled = source->heal.n_spelled;
+        /* What the source has already was forced before there was a choice: the same for all. */
+        for (uint32_t i = 0; i < r->answers[source->index].n_ids; i++) {
+                int32_t token = r->answers[source->index].ids[i];
+                struct warm_string text = warm_vocab_text(model_of(e, run)->vocab, token);
+
+                append(run, token, 0, NULL);
+                warm_answer_push(r->answers[run->index].answer, text.data, text.n);
+        }
         if (e->n_active < WARM_ENGINE_ACTIVE_MAX) {
                 warm_kvpool_grow(&warm_engine_model_of(e, run)->pool,
                                  (run->n_tokens_cap - run->n_known) / WARM_BLOCK_TOKENS + 2);

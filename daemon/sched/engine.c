@@ -393,17 +393,17 @@ static void step(struct warm_engine *e) {
                 after_step(e, &e->batch.entries[i], end);
 }
 
+/*
+ * Not a moment of spinning first: with as many workers as cores it keeps the loop's thread, which DONE just woke, from
+ * running. Measured on 2 cores, 300 completions of 4 tokens, arrival to DONE taken less the steps' own time, A B A B:
+ * spinning 50 us 84 us (median), sleeping at once 37 us.
+ */
 static void rest(struct warm_engine *e) {
         struct pollfd fd = { .fd = e->inbox.fd, .events = POLLIN };
-        uint64_t until = warm_now_ns() + SPIN_NS;
 
-        while (warm_ring_is_empty(&e->inbox) && !atomic_load(&e->stop))
-                if (warm_now_ns() >= until) {
-                        /* The fd may still be readable for what was taken without looking at it. */
-                        if (!take_inbox(e) && !atomic_load(&e->stop))
-                                poll(&fd, 1, -1);
-                        return;
-                }
+        /* The fd may still be readable for what was taken without looking at it. */
+        if (!take_inbox(e) && !atomic_load(&e->stop))
+                poll(&fd, 1, -1);
 }
 
 static void *run_thread(void *p) {

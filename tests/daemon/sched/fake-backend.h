@@ -16,9 +16,10 @@
 #include "kernels/backend.h"
 #include "model/model.h"
 
-#define FAKE_VOCAB     320U /* 256 bytes, merges, control tokens; rows beyond are padding */
-#define FAKE_BLOCKS    16U  /* a chunk */
-#define FAKE_END_TOKEN 319
+#define FAKE_VOCAB       320U /* 256 bytes, merges, control tokens; rows beyond are padding */
+#define FAKE_BLOCKS      16U  /* a chunk */
+#define FAKE_END_TOKEN   319
+#define FAKE_BARRED_BYTE 1 /* no token may spell it: healing must force its own */
 
 struct fake_backend {
         struct warm_backend base;

@@ -46,6 +46,8 @@ static void spell_token(uint32_t id, char *ret_text, int32_t *ret_kind) {
         *ret_kind = WARM_TOKEN_NORMAL;
         if (id < 256) {
                 spell_byte(id, ret_text);
+                if (id == FAKE_BARRED_BYTE)
+                        *ret_kind = WARM_TOKEN_UNUSED;
         } else if (id - 256 < n_merges) {
                 const char *space = strchr(merges[id - 256], ' ');
 

@@ -177,6 +177,7 @@ void harness_expect(struct harness *h, const struct warm_request *r, uint32_t in
         struct expected *x = ret_expected;
         int32_t tokens[2048];
         uint32_t n = r->prompt.n_ids, healed = 0, counted = 0;
+        bool forced = false, sampled = false;
 
         *x = (struct expected){ .finish = WARM_FINISH_LENGTH };
         memcpy(tokens, r->prompt.ids, n * sizeof(*tokens));
@@ -189,14 +190,18 @@ void harness_expect(struct harness *h, const struct warm_request *r, uint32_t in
 
                 fake_logits(tokens, n, atomic_load(&h->fake->never_ends), logits);
                 if (heals)
-                        warm_vocab_allow(v, r->prompt.heal + healed, r->prompt.n_heal - healed,
-                                         allowed);
-                token = choose_nth(logits, heals ? allowed : NULL, x->n_ids == 0 ? index : 0);
+                        forced |= warm_vocab_allow(v, r->prompt.heal + healed,
+                                                   r->prompt.n_heal - healed, allowed) == 0;
+                if (heals && forced)
+                        token = r->prompt.heal[healed];
+                else
+                        token = choose_nth(logits, heals ? allowed : NULL, sampled ? 0 : index);
                 if (is_control(token)) {
                         x->finish = WARM_FINISH_END;
                         break;
                 }
-                x->logprobs[x->n_ids] = fake_logprob(logits, token);
+                x->logprobs[x->n_ids] = heals && forced ? 0 : fake_logprob(logits, token);
+                sampled |= !(heals && forced);
                 x->ids[x->n_ids++] = tokens[n++] = token;
                 text = warm_vocab_text(v, token);
                 memcpy(x->text + x->n_text, text.data, text.n);
