@@ -1,0 +1,289 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <grp.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <systemd/sd-daemon.h>
+#include <systemd/sd-event.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "build-config.h"
+#include "journal.h"
+#include "listen.h"
+#include "rpc/server.h"
+#include "sched/engine.h"
+#include "service.h"
+#include "watchdog.h"
+
+#define DEFAULT_MODEL WARM_DATADIR "/models/warm-nano-q8_0.gguf"
+
+/* Everything that runs, owned; taken down in the reverse order. */
+struct service {
+        const struct warm_config *config;
+        sd_event *event;
+        struct warm_listen listen;
+        struct warm_engine *engine;
+        struct warm_server *server;
+        struct warm_watchdog watchdog;
+        uint64_t started_ns;
+        bool device_lost;
+};
+
+static uint64_t now_ns(void) {
+        struct timespec t;
+
+        clock_gettime(CLOCK_MONOTONIC, &t);
+        return (uint64_t) t.tv_sec * 1000000000U + (uint64_t) t.tv_nsec;
+}
+
+/* Log a failure in the journal's words and say so in the return. */
+static int failed(enum warm_event_id id, const char *what, char *why, int r) {
+        warm_journal_send(id, LOG_ERR, NULL, "%s: %s", what,
+                          why ? why : strerror(r < 0 ? -r : EIO));
+        free(why);
+        return r < 0 ? r : -EIO;
+}
+
+static int make_backend(const struct warm_config *config, struct warm_backend **ret_backend) {
+        struct warm_backend_config backend = { .n_threads = config->n_threads };
+        int r;
+
+        if (config->device == WARM_DEVICE_CUDA)
+                return failed(WARM_JOURNAL_FAILED, "device cuda",
+                              strdup("this warmd was built without CUDA; use --device cpu or auto"),
+                              -EOPNOTSUPP);
+        r = warm_cpu_backend_new(&backend, ret_backend);
+        return r < 0 ? failed(WARM_JOURNAL_FAILED, "starting the CPU backend", NULL, r) : 0;
+}
+
+static int open_model(const struct warm_config_model *m, struct warm_model **ret_model) {
+        const struct warm_model_options options = warm_config_model_options(m);
+        const char *path = m->path ? m->path : DEFAULT_MODEL;
+        char *why = NULL;
+        int r = warm_model_open(path, &options, ret_model, &why);
+
+        if (r < 0) {
+                const char *const fields[] = { "WARM_MODEL_PATH", path, NULL };
+
+                warm_journal_send(WARM_JOURNAL_MODEL_REFUSED, LOG_ERR, fields, "%s: %s", path,
+                                  why ? why : strerror(-r));
+                free(why);
+        }
+        return r;
+}
+
+static int load_model(struct service *s, const struct warm_config_model *m) {
+        char weights[32], *why = NULL;
+        struct warm_model *model = NULL;
+        uint64_t begin = now_ns();
+        uint32_t index = 0;
+        int r = open_model(m, &model);
+
+        if (r < 0)
+                return r;
+        if (isatty(STDERR_FILENO))
+                fprintf(stderr, "warmd: loading %s (%.1f MB) ...\n", model->name,
+                        (double) model->file_bytes / 1e6);
+        r = warm_engine_add_model(s->engine, model, &index, &why);
+        if (r != 0) {
+                r = failed(WARM_JOURNAL_MODEL_REFUSED, model->path, why, r);
+                warm_model_free(model);
+                return r;
+        }
+        snprintf(weights, sizeof(weights), "%" PRIu64, model->file_bytes);
+        const char *const fields[] = { "WARM_MODEL", model->name, "WARM_WEIGHTS_BYTES", weights,
+                                       NULL };
+        warm_journal_send(WARM_JOURNAL_MODEL_LOADED, LOG_INFO, fields,
+                          "loaded %s (%s, %s, %.1f M parameters) in %.0f ms", model->name,
+                          model->architecture, model->quantization,
+                          (double) model->n_parameters / 1e6, (double) (now_ns() - begin) / 1e6);
+        return 0;
+}
+
+/* Load what is configured; those that are refused are told and left out. Return: 0; -ENOENT: none is left. */
+static int load_models(struct service *s) {
+        static const struct warm_config_model shipped = {};
+        size_t n = s->config->n_models;
+
+        for (size_t i = 0; i < (n ? n : 1); i++) {
+                int r = load_model(s, n ? &s->config->models[i] : &shipped);
+
+                if (r == -ENOMEM)
+                        return r;
+        }
+        if (warm_engine_n_models(s->engine) == 0)
+                return failed(WARM_JOURNAL_FAILED, "no model",
+                              strdup("none could be loaded; see the entries before"), -ENOENT);
+        return 0;
+}
+
+static int start_engine(struct service *s) {
+        struct warm_backend *backend = NULL;
+        struct warm_engine_config engine = {
+                .kv_type = s->config->kv_type,
+                .kv_bytes_max = s->config->kv_memory,
+                .n_context_max = s->config->n_context,
+                .chunk_ns = s->config->chunk_ms * 1000000U,
+        };
+        int r = make_backend(s->config, &backend);
+
+        if (r < 0)
+                return r;
+        engine.backend = backend;
+        r = warm_engine_new(&engine, &s->engine);
+        if (r < 0) {
+                warm_backend_free(backend);
+                return failed(WARM_JOURNAL_FAILED, "starting the engine", NULL, r);
+        }
+        r = load_models(s);
+        if (r < 0)
+                return r;
+        r = warm_engine_start(s->engine);
+        return r < 0 ? failed(WARM_JOURNAL_FAILED, "starting the engine", NULL, r) : 0;
+}
+
+static void on_note(void *userdata, const struct warm_server_note *note) {
+        struct service *s = userdata;
+        char uid[16];
+        const char *const fields[] = { "WARM_UID", uid, "WARM_LIMIT",
+                                       note->limit ? note->limit : "", NULL };
+
+        snprintf(uid, sizeof(uid), "%u", (unsigned) note->uid);
+        switch (note->kind) {
+        case WARM_SERVER_NOTE_FAULT:
+                s->device_lost = true;
+                warm_journal_send(WARM_JOURNAL_BACKEND_LOST, LOG_CRIT, NULL,
+                                  "the device was lost; ending to start again");
+                (void) sd_event_exit(s->event, WARM_EXIT_DEVICE_LOST);
+                break;
+        default:
+                warm_journal_send(WARM_JOURNAL_CLIENT_LIMITED, LOG_NOTICE, fields,
+                                  "a client of uid %s reached the limit %s", uid,
+                                  note->limit ? note->limit : "");
+        }
+}
+
+static gid_t admin_gid(const struct warm_config *config) {
+        const struct group *g = getgrnam(config->admin_group ? config->admin_group : "warmd-admin");
+
+        return g ? g->gr_gid : (gid_t) -1;
+}
+
+static int start_server(struct service *s) {
+        struct warm_server_config server = {
+                .event = s->event,
+                .engine = s->engine,
+                .listen_fds = s->listen.fds,
+                .n_listen_fds = (unsigned) s->listen.n_fds,
+                .version = WARM_VERSION,
+                .admin_gid = admin_gid(s->config),
+                .log = on_note,
+                .userdata = s,
+        };
+        int r = warm_server_new(&server, &s->server);
+
+        return r < 0 ? failed(WARM_JOURNAL_FAILED, "starting the server", NULL, r) : 0;
+}
+
+static int start_loop(struct service *s) {
+        sigset_t signals;
+        int r;
+
+        sigemptyset(&signals);
+        sigaddset(&signals, SIGTERM);
+        sigaddset(&signals, SIGINT);
+        sigprocmask(SIG_BLOCK, &signals, NULL); /* before any thread: all inherit it */
+        signal(SIGPIPE, SIG_IGN);
+        r = sd_event_default(&s->event);
+        if (r >= 0)
+                r = sd_event_add_signal(s->event, NULL, SIGTERM, NULL, NULL);
+        if (r >= 0)
+                r = sd_event_add_signal(s->event, NULL, SIGINT, NULL, NULL);
+        return r < 0 ? failed(WARM_JOURNAL_FAILED, "starting the loop", NULL, r) : 0;
+}
+
+static void tell_ready(const struct service *s) {
+        const struct warm_model *first = warm_engine_model(s->engine, 0);
+        uint32_t n = warm_engine_n_models(s->engine);
+        char models[16], load[16];
+        const char *const fields[] = { "WARM_MODELS",  models, "WARM_DEVICE", "cpu",
+                                       "WARM_LOAD_MS", load,   NULL };
+
+        snprintf(models, sizeof(models), "%u", n);
+        snprintf(load, sizeof(load), "%.0f", (double) (now_ns() - s->started_ns) / 1e6);
+        (void) sd_notifyf(false, "READY=1\nSTATUS=%s%s on the CPU, warm", first->name,
+                          n > 1 ? " and others" : "");
+        warm_journal_send(WARM_JOURNAL_READY, LOG_INFO, fields, "ready after %s ms%s%s", load,
+                          s->listen.path[0] ? ": " : "", s->listen.path);
+}
+
+static void stop(struct service *s) {
+        warm_watchdog_deinit(&s->watchdog);
+        s->server = warm_server_free(s->server);
+        if (s->device_lost)
+                return; /* the engine's thread may hang in the driver: the process ends without it */
+        s->engine = warm_engine_free(s->engine);
+        warm_listen_close(&s->listen);
+        s->event = sd_event_unref(s->event);
+}
+
+int warm_service_run(const struct warm_config *config) {
+        struct service s = { .config = config,
+                             .listen = WARM_LISTEN_EMPTY,
+                             .started_ns = now_ns() };
+        int exit_status = WARM_EXIT_FAILED;
+        char *why = NULL;
+        int r;
+
+        r = start_loop(&s);
+        if (r < 0)
+                goto out;
+        r = warm_listen_open(config->socket, &s.listen, &why);
+        if (r < 0) {
+                (void) failed(WARM_JOURNAL_LISTEN_FAILED, "socket", why, r);
+                goto out;
+        }
+        r = start_engine(&s);
+        if (r < 0)
+                goto out;
+        r = start_server(&s);
+        if (r < 0)
+                goto out;
+        r = warm_watchdog_init(&s.watchdog, s.event, s.engine);
+        if (r < 0) {
+                (void) failed(WARM_JOURNAL_FAILED, "watchdog", NULL, r);
+                goto out;
+        }
+        tell_ready(&s);
+        r = sd_event_loop(s.event);
+        exit_status = r < 0 ? WARM_EXIT_FAILED : r;
+        (void) sd_notify(false, "STOPPING=1");
+        warm_journal_send(WARM_JOURNAL_STOPPING, LOG_INFO, NULL, "stopping");
+out:
+        stop(&s);
+        return exit_status;
+}
+
+int warm_service_check(const struct warm_config *config) {
+        static const struct warm_config_model shipped = {};
+        size_t n = config->n_models, n_bad = 0;
+
+        for (size_t i = 0; i < (n ? n : 1); i++) {
+                struct warm_model *m = NULL;
+
+                if (open_model(n ? &config->models[i] : &shipped, &m) < 0) {
+                        n_bad++;
+                        continue;
+                }
+                printf("%s: %s, %s, %.1f M parameters, context %u, %s\n", m->name, m->architecture,
+                       m->quantization, (double) m->n_parameters / 1e6, m->plan.n_context,
+                       m->format.order == WARM_ORDER_NONE ? "continues the prefix only"
+                                                          : "fills in the middle");
+                warm_model_free(m);
+        }
+        return n_bad ? WARM_EXIT_FAILED : WARM_EXIT_OK;
+}
