@@ -1,0 +1,83 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""bare.py [--keep] [--only try|test]: what a new user does, in a bare Debian 12 tree: clone, tools/try, tools/test.
+
+debootstrap makes the tree (minbase: no compiler, no Python), the mirror is the one that this machine's apt uses, git is
+installed as a user would, and the two commands of the README run there in a container (systemd-nspawn, not booted).
+Prints each command's time and last lines. Exit 0 if both succeed; 77 with a word where it cannot run. Needs root.
+"""
+import os, shutil, subprocess, sys, tempfile, time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+HOST_APT = ("/etc/apt/sources.list", "/etc/apt/sources.list.d", "/etc/apt/apt.conf.d", "/etc/apt/keyrings", "/etc/apt/trusted.gpg.d", "/etc/resolv.conf")
+
+
+def skip(why):
+    print(f"skipped: {why}")
+    sys.exit(77)
+
+
+def mirror():
+    out = subprocess.run(["apt-get", "indextargets", "--format", "$(REPO_URI)"], capture_output=True, text=True).stdout.split()
+    out = [u for u in dict.fromkeys(out) if u.startswith("http") and "security" not in u]
+    return out[0] if out else skip("apt on this machine names no mirror to debootstrap from")
+
+
+def copy_apt_settings(tree):
+    """The tree reaches packages as this machine does."""
+    for path in HOST_APT:
+        target = tree + path
+        if os.path.isdir(path):
+            shutil.copytree(path, target, dirs_exist_ok=True)
+        elif os.path.exists(path):
+            shutil.copy(path, target)
+
+
+def inside(tree, command, log):
+    """Run in the tree; return (exit status, seconds)."""
+    started = time.monotonic()
+    full = ["systemd-nspawn", "-q", "-D", tree, "--register=no", "--keep-unit", "--pipe", "--bind-ro=" + ROOT + ":/src",
+            "--setenv=DEBIAN_FRONTEND=noninteractive", "/bin/bash", "-c", command]
+    with open(log, "w") as f:
+        code = subprocess.run(full, stdin=subprocess.DEVNULL, stdout=f, stderr=subprocess.STDOUT).returncode
+    return code, time.monotonic() - started
+
+
+def main():
+    only = sys.argv[sys.argv.index("--only") + 1] if "--only" in sys.argv else None
+    if os.geteuid() != 0:
+        skip("making a tree needs root")
+    for program in ("debootstrap", "systemd-nspawn", "git"):
+        if not shutil.which(program):
+            skip(program + " is not installed")
+    work = tempfile.mkdtemp(prefix="warm-bare-", dir="/var/tmp")
+    tree, bad = work + "/tree", 0
+    try:
+        r = subprocess.run(["debootstrap", "--variant=minbase", "bookworm", tree, mirror()], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        if r.returncode:
+            print(r.stdout[-1000:])
+            skip("debootstrap could not make a bookworm tree here")
+        copy_apt_settings(tree)
+        steps = [("git", "apt-get update -qq && apt-get install -y -qq --no-install-recommends git ca-certificates"),
+                 ("clone", "git config --global --add safe.directory '*' && git clone -q /src /root/warmd"),
+                 ("try", "cd /root/warmd && tools/try"), ("try again", "cd /root/warmd && tools/try"), ("test", "cd /root/warmd && tools/test")]
+        for name, command in steps:
+            if only and name.startswith(("try", "test")) and not name.startswith(only):
+                continue
+            code, seconds = inside(tree, command, work + "/log")
+            tail = open(work + "/log", errors="replace").read().rstrip().split("\n")
+            print(f"{name}: exit {code}, {seconds:.0f} s", flush=True)
+            if code or name in ("try", "test"):
+                print("    " + "\n    ".join(tail[-40 if name == "try" or code else -6:]), flush=True)
+            bad += code != 0
+            if code and name in ("git", "clone"):
+                break
+    finally:
+        if "--keep" in sys.argv:
+            print("kept: " + work)
+        else:
+            shutil.rmtree(work, ignore_errors=True)
+    sys.exit(1 if bad else 0)
+
+
+main()
