@@ -118,6 +118,21 @@ static int find_arch(struct filler *f) {
                         warm_show(name).text, built);
 }
 
+/* One part of a model holds all keys, but not all tensors. */
+static int check_split(struct filler *f) {
+        uint32_t n_parts = 1;
+        int r = warm_gguf_get_u32(f->g, "split.count", &n_parts, f->ret_why);
+
+        if (r < 0)
+                return r;
+        if (n_parts > 1)
+                return warm_why(f->ret_why, -EOPNOTSUPP,
+                                "is one of %u parts of a model; merge them first "
+                                "(llama-gguf-split --merge)",
+                                n_parts);
+        return 0;
+}
+
 /* What the file may ask for and no plan of ours says. */
 static int check_refused(struct filler *f) {
         for (const struct warm_arch_refusal *x = f->arch->refused; x->key; x++) {
@@ -455,6 +470,8 @@ static int fill_plan(struct filler *f) {
         float *factors = NULL;
         int r = find_arch(f);
 
+        if (r == 0)
+                r = check_split(f);
         if (r == 0)
                 r = check_refused(f);
         if (r == 0)

@@ -229,12 +229,12 @@ static int apply_options(struct finder *f, const struct warm_model_options *o) {
                 const char *option, *name;
                 int32_t *id;
         } overrides[] = {
-                { "fim_pre", o->fim_pre, &format->pre },
-                { "fim_suf", o->fim_suf, &format->suf },
-                { "fim_mid", o->fim_mid, &format->mid },
-                { "fim_pad", o->fim_pad, &format->pad },
-                { "fim_repo", o->fim_repo, &format->repo },
-                { "fim_sep", o->fim_sep, &format->file_sep },
+                { "fim-prefix", o->fim_pre, &format->pre },
+                { "fim-suffix", o->fim_suf, &format->suf },
+                { "fim-middle", o->fim_mid, &format->mid },
+                { "fim-pad", o->fim_pad, &format->pad },
+                { "repo-name", o->fim_repo, &format->repo },
+                { "file-sep", o->fim_sep, &format->file_sep },
         };
 
         for (size_t i = 0; i < sizeof overrides / sizeof overrides[0]; i++) {
@@ -299,7 +299,7 @@ static int choose_order(struct finder *f, const struct warm_model_options *o) {
                 return warm_why(
                         f->ret_why, -EINVAL,
                         "has not the fill-in-the-middle marks that the order %s needs; name "
-                        "them with fim_pre, fim_suf and fim_mid",
+                        "them with fim-prefix, fim-suffix and fim-middle",
                         o->order);
         format->order = (enum warm_order) order;
         format->orders |= order == WARM_ORDER_NONE ? 0 : 1U << order;

@@ -246,6 +246,19 @@ static void a_tensor_that_no_table_names_is_refused_by_name(void **state) {
         REFUSED(&w, -EOPNOTSUPP, "rope_freqs.weight");
 }
 
+static void one_part_of_a_split_model_is_refused(void **state) {
+        struct gguf_writer w = writer_of("llama");
+        struct opened o;
+
+        (void) state;
+        gguf_write_u32(&w, "split.count", 3);
+        REFUSED(&w, -EOPNOTSUPP, "one of 3 parts");
+        w = writer_of("llama");
+        gguf_write_u32(&w, "split.count", 1);
+        o = planned(&w);
+        close_plan(&o);
+}
+
 static void what_no_plan_says_is_refused_unless_neutral(void **state) {
         struct gguf_writer w = writer_of("llama");
         struct opened o;
@@ -441,6 +454,7 @@ int main(void) {
                 cmocka_unit_test(every_key_and_tensor_of_the_table_is_needed),
                 cmocka_unit_test(every_shape_is_held_against_the_table),
                 cmocka_unit_test(a_tensor_that_no_table_names_is_refused_by_name),
+                cmocka_unit_test(one_part_of_a_split_model_is_refused),
                 cmocka_unit_test(what_no_plan_says_is_refused_unless_neutral),
                 cmocka_unit_test(sizes_out_of_range_are_refused),
                 cmocka_unit_test(lists_give_each_layer_its_own_sizes),
