@@ -120,12 +120,14 @@ static uint64_t fake_weights_bytes(struct warm_backend *b, struct warm_weights *
 
 static int fake_kv_init(struct warm_backend *b, struct warm_weights *w,
                         const struct warm_kv_config *config, struct warm_kv_info *ret_info) {
+        uint32_t n_chunks = (config->n_blocks_max[0] + FAKE_BLOCKS - 1) / FAKE_BLOCKS;
+
         (void) b;
-        w->n_blocks_max = config->n_blocks_max[0];
-        w->n_chunks = (w->n_blocks_max + FAKE_BLOCKS - 1) / FAKE_BLOCKS;
-        w->chunks = calloc(w->n_chunks, sizeof(*w->chunks));
+        w->chunks = calloc(n_chunks, sizeof(*w->chunks));
         if (!w->chunks)
                 return -ENOMEM;
+        w->n_blocks_max = config->n_blocks_max[0];
+        w->n_chunks = n_chunks;
         *ret_info = (struct warm_kv_info){ .block_bytes = { 4096 },
                                            .blocks_per_chunk = { FAKE_BLOCKS } };
         return 0;
@@ -142,7 +144,8 @@ static int fake_kv_add(struct warm_backend *b, struct warm_weights *w, uint32_t 
         if (atomic_load(&f->n_chunks) >= atomic_load(&f->n_chunks_max))
                 return WARM_BACKEND_E_MEMORY;
         w->chunks[chunk_index] = malloc(FAKE_BLOCKS * WARM_BLOCK_TOKENS * sizeof(int32_t));
-        assert(w->chunks[chunk_index]);
+        if (!w->chunks[chunk_index])
+                return WARM_BACKEND_E_MEMORY;
         for (uint32_t i = 0; i < FAKE_BLOCKS * WARM_BLOCK_TOKENS; i++)
                 w->chunks[chunk_index][i] = UNWRITTEN;
         atomic_fetch_add(&f->n_chunks, 1);
@@ -191,7 +194,7 @@ static void compute_top(const float *logits, struct warm_result *result, uint32_
 static void compute_row(struct fake_backend *f, struct warm_weights *w, const struct warm_row *row,
                         const struct warm_step_sequence *s) {
         struct warm_result *result = row->result;
-        int32_t *visible;
+        int32_t visible[FAKE_CONTEXT_MAX];
         float logits[FAKE_VOCAB];
 
         assert(row->hi == row->slot + 1 && row->lo == 0 && row->mask == UINT64_MAX);
@@ -199,14 +202,12 @@ static void compute_row(struct fake_backend *f, struct warm_weights *w, const st
         *slot_of(w, s, row->slot) = row->token;
         if (!row->want)
                 return;
-        visible = malloc(row->hi * sizeof(*visible));
-        assert(visible && result);
+        assert(row->hi <= FAKE_CONTEXT_MAX && result);
         for (uint32_t i = 0; i < row->hi; i++) {
                 visible[i] = *slot_of(w, s, i);
                 assert(visible[i] != UNWRITTEN);
         }
         fake_logits(visible, row->hi, atomic_load(&f->never_ends), logits);
-        free(visible);
         if (row->want & WARM_WANT_TOKEN) {
                 result->token = fake_choose(logits, row->sampling->allowed);
                 result->logprob = result->token < 0 ? 0 : fake_logprob(logits, result->token);

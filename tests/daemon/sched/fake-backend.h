@@ -17,7 +17,8 @@
 #include "model/model.h"
 
 #define FAKE_VOCAB       320U /* 256 bytes, merges, control tokens; rows beyond are padding */
-#define FAKE_BLOCKS      16U  /* a chunk */
+#define FAKE_CONTEXT_MAX 4096U
+#define FAKE_BLOCKS      16U /* a chunk */
 #define FAKE_END_TOKEN   319
 #define FAKE_BARRED_BYTE 1 /* no token may spell it: healing must force its own */
 

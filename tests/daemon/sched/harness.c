@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 static uint64_t now_ns(void) {
         struct timespec t;
@@ -133,6 +134,24 @@ void harness_wait_done(struct harness *h, uint64_t n_done) {
 void harness_run(struct harness *h, struct warm_request *r) {
         harness_submit(h, r);
         harness_wait(h, r);
+}
+
+struct warm_request *harness_hold(struct harness *h) {
+        struct warm_request *r = harness_complete(h, "held", 0, 1);
+        uint64_t n_steps = atomic_load(&h->fake->n_steps);
+
+        atomic_store(&h->fake->step_ns, 200000000);
+        harness_submit(h, r);
+        while (atomic_load(&h->fake->n_steps) == n_steps)
+                usleep(100);
+        return r;
+}
+
+void harness_release(struct harness *h, struct warm_request *held, uint64_t step_ns) {
+        atomic_store(&h->fake->step_ns, step_ns);
+        harness_wait(h, held);
+        warm_request_free(held);
+        h->n_done = 0;
 }
 
 struct warm_request *harness_status(struct harness *h) {

@@ -54,6 +54,13 @@ void harness_wait(struct harness *h, struct warm_request *r);
 void harness_wait_done(struct harness *h, uint64_t n_done);
 /* Submit, wait. */
 void harness_run(struct harness *h, struct warm_request *r);
+/*
+ * Keep the engine in one long step, so that what is submitted until the release arrives together, however busy the
+ * machine is.
+ */
+struct warm_request *harness_hold(struct harness *h);
+/* From now on a step takes step_ns; waits for the one that held and frees its request. */
+void harness_release(struct harness *h, struct warm_request *held, uint64_t step_ns);
 struct warm_request *harness_status(struct harness *h);
 
 /* What answer `index` of the request must be: ids and the raw text of a greedy run. */

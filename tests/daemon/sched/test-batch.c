@@ -23,13 +23,13 @@ static void check_and_free(struct harness *h, struct warm_request **requests, ui
 }
 
 static void sixteen_decode_in_one_step(void **state) {
-        struct warm_request *requests[WARM_ENGINE_BATCH_MAX];
+        struct warm_request *requests[WARM_ENGINE_BATCH_MAX], *held;
         struct harness h;
 
         (void) state;
         harness_start(&h, (struct harness_options){ 0 });
         atomic_store(&h.fake->never_ends, true);
-        atomic_store(&h.fake->step_ns, 200000);
+        held = harness_hold(&h);
         for (uint32_t i = 0; i < WARM_ENGINE_BATCH_MAX; i++) {
                 char text[32];
 
@@ -37,6 +37,7 @@ static void sixteen_decode_in_one_step(void **state) {
                 requests[i] = harness_complete(&h, text, 0, 40);
                 harness_submit(&h, requests[i]);
         }
+        harness_release(&h, held, 200000);
         harness_wait_done(&h, WARM_ENGINE_BATCH_MAX);
         assert_int_equal(atomic_load(&h.fake->n_sequences_most), WARM_ENGINE_BATCH_MAX);
         check_and_free(&h, requests, WARM_ENGINE_BATCH_MAX);
@@ -72,7 +73,7 @@ static void a_newcomer_shares_steps_with_twenty_that_run(void **state) {
         (void) state;
         harness_start(&h, (struct harness_options){ 0 });
         atomic_store(&h.fake->never_ends, true);
-        atomic_store(&h.fake->step_ns, 300000);
+        atomic_store(&h.fake->step_ns, 2000000);
         for (uint32_t i = 0; i < 20; i++) {
                 requests[i] = harness_complete(&h, "long", 0, 400);
                 harness_submit(&h, requests[i]);
@@ -85,13 +86,16 @@ static void a_newcomer_shares_steps_with_twenty_that_run(void **state) {
         assert_int_equal(h.n_done, 1); /* before any of the long ones */
         harness_check(&h, late);
         warm_request_free(late);
+        for (uint32_t i = 0; i < 20; i++)
+                warm_engine_cancel(h.engine, requests[i]->id);
         harness_wait_done(&h, 21);
-        check_and_free(&h, requests, 20);
+        for (uint32_t i = 0; i < 20; i++)
+                warm_request_free(requests[i]);
         harness_end(&h);
 }
 
 static void a_long_prompt_does_not_stop_others_from_decoding(void **state) {
-        struct warm_request *decoding, *prompting;
+        struct warm_request *decoding, *prompting, *held;
         char text[1900];
         struct harness h;
 
@@ -101,11 +105,12 @@ static void a_long_prompt_does_not_stop_others_from_decoding(void **state) {
         /* A step that takes 1 ms at least: the chunk shrinks to its least, 16 rows. */
         harness_start(&h, (struct harness_options){ .n_context = 2048, .chunk_ns = 1000 });
         atomic_store(&h.fake->never_ends, true);
-        atomic_store(&h.fake->step_ns, 1000000);
         decoding = harness_complete(&h, "ab", 0, 30);
         prompting = harness_complete(&h, text, 0, 2);
+        held = harness_hold(&h);
         harness_submit(&h, prompting);
         harness_submit(&h, decoding);
+        harness_release(&h, held, 1000000);
         harness_wait(&h, decoding);
         assert_int_equal(h.n_done, 1);
         harness_wait(&h, prompting);
@@ -117,19 +122,64 @@ static void a_long_prompt_does_not_stop_others_from_decoding(void **state) {
         harness_end(&h);
 }
 
+static struct warm_request *long_prompt(struct harness *h, uid_t uid, char first) {
+        struct warm_request *r;
+        char text[901];
+
+        for (uint32_t i = 0; i < 900; i++)
+                text[i] = (char) ('a' + (i * 5 + (uint8_t) first) % 26);
+        text[900] = 0;
+        r = harness_complete(h, text, 0, 1);
+        r->uid = uid;
+        return r;
+}
+
+static void prompts_of_two_uids_take_turns_and_the_newest_goes_first(void **state) {
+        struct warm_request *many[3], *one, *first = NULL, *held;
+        struct harness h;
+
+        (void) state;
+        harness_start(&h, (struct harness_options){ .n_context = 1024, .chunk_ns = 1 });
+        held = harness_hold(&h);
+        for (uint32_t i = 0; i < 3; i++) {
+                many[i] = long_prompt(&h, 1000, (char) i);
+                harness_submit(&h, many[i]);
+        }
+        one = long_prompt(&h, 1001, 9);
+        harness_submit(&h, one);
+        harness_release(&h, held, 100000);
+        for (bool done = false; !done;) {
+                struct warm_event event = harness_event(&h);
+
+                if (!first && event.request != one)
+                        first = event.request;
+                done = event.request == one;
+        }
+        assert_true(h.n_done <= 2); /* it had every other chunk, not what three left over */
+        harness_wait_done(&h, 4);
+        if (first)
+                assert_ptr_equal(first, many[2]);
+        /* The oldest was served last. */
+        assert_true(many[0]->done_ns > many[1]->done_ns && many[1]->done_ns > many[2]->done_ns);
+        check_and_free(&h, many, 3);
+        check_and_free(&h, &one, 1);
+        harness_end(&h);
+}
+
 static void two_models_take_turns(void **state) {
-        struct warm_request *requests[2];
+        struct warm_request *requests[2], *held;
         struct harness h;
 
         (void) state;
         harness_start(&h, (struct harness_options){ .n_models = 2 });
         atomic_store(&h.fake->never_ends, true);
-        atomic_store(&h.fake->step_ns, 300000);
+        held = harness_hold(&h);
         for (uint32_t i = 0; i < 2; i++) {
                 requests[i] = harness_complete(&h, "the same text", 0, 60);
                 requests[i]->model_index = i;
                 harness_submit(&h, requests[i]);
         }
+        harness_release(&h, held, 300000);
         harness_wait_done(&h, 2);
         assert_int_equal(atomic_load(&h.fake->n_sequences_most), 1);
         /* Neither had to wait for the other's end. */
@@ -164,16 +214,16 @@ static void the_newest_of_a_stream_ends_the_older(void **state) {
         (void) state;
         harness_start(&h, (struct harness_options){ 0 });
         atomic_store(&h.fake->never_ends, true);
-        atomic_store(&h.fake->step_ns, 300000);
+        atomic_store(&h.fake->step_ns, 1000000);
         old = harness_complete(&h, "first", 0, 400);
         old->stream = 5;
-        other = harness_complete(&h, "of another uid", 0, 40);
+        other = harness_complete(&h, "of another uid", 0, 200);
         other->stream = 5;
         other->uid = 1001;
         harness_submit(&h, old);
         harness_submit(&h, other);
         usleep(5000);
-        kept = harness_complete(&h, "supersedes nothing", 0, 40);
+        kept = harness_complete(&h, "supersedes nothing", 0, 400);
         kept->stream = 5;
         kept->supersede = false;
         harness_submit(&h, kept);
@@ -282,6 +332,7 @@ int main(void) {
                 cmocka_unit_test(requests_join_and_leave_at_any_step),
                 cmocka_unit_test(a_newcomer_shares_steps_with_twenty_that_run),
                 cmocka_unit_test(a_long_prompt_does_not_stop_others_from_decoding),
+                cmocka_unit_test(prompts_of_two_uids_take_turns_and_the_newest_goes_first),
                 cmocka_unit_test(two_models_take_turns),
                 cmocka_unit_test(another_uid_never_hits_what_the_first_cached),
                 cmocka_unit_test(the_newest_of_a_stream_ends_the_older),
