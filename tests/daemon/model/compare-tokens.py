@@ -177,7 +177,7 @@ def made_up_spm(path, texts, n=6000):
     """Every byte, frequent characters, then frequent beginnings, ends and insides of words: scores by rank, some equal."""
     count = collections.Counter()
     for t in texts:
-        for word in re.findall(r" ?\w{1,12}| {2,16}|[^\w\s]{1,4}", open(t, encoding="utf-8").read()[:60000]):
+        for word in re.findall(r" ?\w{1,12}| {2,16}|[^\w\s\0]{1,4}", open(t, encoding="utf-8").read()[:60000]):
             for a in range(len(word)):
                 for b in range(a + 1, min(len(word), a + 10) + 1):
                     count[word[a:b].replace(" ", "\u2581")] += 1
