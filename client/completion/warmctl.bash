@@ -12,7 +12,7 @@ _warmctl() {
         -n) return ;;
         esac
         if [[ $word == -* ]]; then
-                mapfile -t COMPREPLY < <(compgen -W "--socket --model --json -n --ids --show --again --untyped --help --version" -- "$word")
+                mapfile -t COMPREPLY < <(compgen -W "--socket --model --json -n --lines --ids --show --again --untyped --help --version" -- "$word")
         elif [ -z "$command" ]; then
                 mapfile -t COMPREPLY < <(compgen -W "$commands" -- "$word")
         else

@@ -35,8 +35,13 @@ static int complete_once(const struct warmctl *ctl, struct warm_client *c,
                          const struct warmctl_cursor *cursor,
                          struct warm_client_reply **ret_reply) {
         struct warm_client_params *p = warmctl_cursor_params(ctl, cursor);
-        int r = p ? warmctl_call(c, "complete", p, ret_reply) : WARMCTL_REFUSED;
+        int r;
 
+        if (!p)
+                return WARMCTL_REFUSED;
+        if (ctl->lines)
+                warm_client_params_uint(p, "lines", ctl->lines);
+        r = warmctl_call(c, "complete", p, ret_reply);
         warm_client_params_free(p);
         return r;
 }

@@ -34,6 +34,7 @@ static const char help[] =
         "  --model NAME    one of `warmctl models` (default: the first)\n"
         "  --json          print replies as JSON\n"
         "  -n N            tokens at most\n"
+        "  --lines N       lines at most\n"
         "  --help, --version\n"
         "\n"
         "Lines and columns count from 1, columns in bytes. Exit status: 0, 1 refused, 2 usage, 3 "
@@ -67,6 +68,7 @@ enum {
         OPTION_SHOW,
         OPTION_AGAIN,
         OPTION_UNTYPED,
+        OPTION_LINES,
         OPTION_HELP,
         OPTION_VERSION,
 };
@@ -79,6 +81,7 @@ static const struct option options[] = {
         { "show", no_argument, NULL, OPTION_SHOW },
         { "again", no_argument, NULL, OPTION_AGAIN },
         { "untyped", no_argument, NULL, OPTION_UNTYPED },
+        { "lines", required_argument, NULL, OPTION_LINES },
         { "help", no_argument, NULL, OPTION_HELP },
         { "version", no_argument, NULL, OPTION_VERSION },
         {},
@@ -89,16 +92,18 @@ static int usage(const char *what, const char *which) {
         return WARMCTL_USAGE;
 }
 
-static int parse_n(const char *text, struct warmctl *ctl) {
+static int parse_number(const char *option, const char *text, uint32_t *ret_value) {
         char *end = NULL;
         unsigned long n;
 
         errno = 0;
         n = strtoul(text, &end, 10);
-        if (text[0] < '0' || text[0] > '9' || *end != '\0' || errno || n > 1U << 20)
-                return usage("-n wants a whole number, not ", text);
-        ctl->n_max = (uint32_t) n;
-        ctl->n_max_given = true;
+        if (text[0] < '0' || text[0] > '9' || *end != '\0' || errno || n > 1U << 20) {
+                fprintf(stderr, "warmctl: %s wants a whole number, not %s; try warmctl --help\n",
+                        option, text);
+                return WARMCTL_USAGE;
+        }
+        *ret_value = (uint32_t) n;
         return WARMCTL_OK;
 }
 
@@ -125,8 +130,11 @@ static int take_option(int o, char **argv, struct warmctl *ctl) {
         case OPTION_UNTYPED:
                 ctl->untyped = true;
                 return WARMCTL_OK;
+        case OPTION_LINES:
+                return parse_number("--lines", optarg, &ctl->lines);
         case 'n':
-                return parse_n(optarg, ctl);
+                ctl->n_max_given = true;
+                return parse_number("-n", optarg, &ctl->n_max);
         case ':':
                 return usage("an argument is missing after ", argv[optind - 1]);
         default:

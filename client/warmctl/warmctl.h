@@ -33,6 +33,7 @@ struct warmctl {
         bool progress;   /* stderr is a terminal */
         uint32_t n_max;
         bool n_max_given;
+        uint32_t lines;       /* complete: 0: the daemon's default */
         const char *argument; /* FILE, -, FILE:LINE:COLUMN; NULL: none */
 };
 
