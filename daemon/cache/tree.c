@@ -160,13 +160,18 @@ void warm_tree_detach(struct warm_cache *c, uint32_t g, uint32_t ref) {
         to_held(c, g, ref);
 }
 
+static void remember(struct warm_cache *c, XXH128_hash_t key) {
+        c->ghosts[key.low64 % WARM_CACHE_GHOSTS_MAX] = key.high64;
+}
+
+/* All its tokens, and its first one: a prompt that ends or differs inside the block had use for less of it. */
 void warm_tree_ghost_add(struct warm_cache *c, uint32_t ref) {
         const struct warm_record *r = &c->records[ref];
         XXH128_hash_t parent =
                 warm_tree_parent_key(c, c->blocks[ref].uid_slot, warm_tree_parent(c, ref));
-        XXH128_hash_t key = c->key(parent, r->tokens, r->n_ready);
 
-        c->ghosts[key.low64 % WARM_CACHE_GHOSTS_MAX] = key.high64;
+        remember(c, c->key(parent, r->tokens, r->n_ready));
+        remember(c, c->key(parent, r->tokens, 1));
 }
 
 /* An evicted tail may have had any length: all that would have helped are tried, the likeliest first. */
