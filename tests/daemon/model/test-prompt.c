@@ -408,7 +408,7 @@ static void in_psm_only_the_anchor_breaks_it(void **state) {
         s.order = WARM_ORDER_PSM;
         n_breaks = type(s, 3000, 7000, 1);
         print_message("the anchor broke the prompt %zu times in 4000 characters\n", n_breaks);
-        assert_true(n_breaks < 16);
+        assert_true(n_breaks < 20);
 }
 
 static void with_a_window_typing_seldom_breaks_it(void **state) {
@@ -419,7 +419,7 @@ static void with_a_window_typing_seldom_breaks_it(void **state) {
         s.n_context = 2048;
         n_breaks = type(s, 12000, 16000, 1);
         print_message("the window broke the prompt %zu times in 4000 characters\n", n_breaks);
-        assert_true(n_breaks < 40);
+        assert_true(n_breaks < 80);
 }
 
 static void more_text_than_the_window_changes_nothing(void **state) {
