@@ -9,7 +9,7 @@
  *   typed    after typing through the first character shown, a fresh answer is the rest of what was shown
  *   broken   of these, prompts that changed before their end
  *   rest     cursors whose line ends in closers, as if an editor had closed them: exact with them kept out of the
- *            prompt (the rule) and, in brackets, with them in it
+ *            prompt (the rule); in brackets, with them in it, and where nothing was closed
  */
 #include <assert.h>
 #include <json-c/json.h>
@@ -39,7 +39,7 @@ struct eval {
 };
 
 struct score {
-        unsigned n, exact, first, typed, n_typed, broken, n_rest, rest_out, rest_in;
+        unsigned n, exact, first, typed, n_typed, broken, n_rest, rest_plain, rest_out, rest_in;
 };
 
 static void fail(const char *what) {
@@ -229,7 +229,8 @@ static size_t closers_of(struct warm_string line) {
 }
 
 /* The same cursor with the closers at the line's end already there. */
-static void with_closers(struct eval *e, const struct cursor *c, struct score *s) {
+static void with_closers(struct eval *e, const struct cursor *c, struct warm_string shown,
+                         struct score *s) {
         struct warm_string closers, expected, got;
         size_t n = closers_of(c->rest);
         struct cursor next = *c;
@@ -241,6 +242,7 @@ static void with_closers(struct eval *e, const struct cursor *c, struct score *s
         closers = (struct warm_string){ c->rest.data + n, c->rest.n - n };
         next.suffix = (struct warm_string){ joined(closers, c->suffix), closers.n + c->suffix.n };
         s->n_rest++;
+        s->rest_plain += equal(shown, c->rest);
         got = complete(e, &next);
         s->rest_out += equal(got, expected);
         if (e->verbose && !equal(got, expected))
@@ -272,7 +274,7 @@ static void evaluate(struct eval *e, json_object *cursors, size_t n_max, struct 
                         printf("%3zu: |%.*s| got |%.*s|\n", i, (int) c.rest.n, c.rest.data,
                                (int) shown.n, shown.data);
                 type_through(e, &c, shown, s);
-                with_closers(e, &c, s);
+                with_closers(e, &c, shown, s);
                 free((char *) shown.data);
         }
 }
@@ -325,7 +327,8 @@ int main(int argc, char **argv) {
                         continue;
                 evaluate(&e, cursors, n_max, &s);
                 snprintf(typed, sizeof(typed), "%u/%u", s.typed, s.n_typed);
-                snprintf(rest, sizeof(rest), "%u/%u (%u)", s.rest_out, s.n_rest, s.rest_in);
+                snprintf(rest, sizeof(rest), "%u/%u (%u, %u)", s.rest_out, s.n_rest, s.rest_in,
+                         s.rest_plain);
                 printf("%-10s %7u %7u %7u %12s %7u %16s\n", names[e.order], s.n, s.exact, s.first,
                        typed, s.broken, rest);
         }
