@@ -56,7 +56,7 @@ static struct warm_prompt_source source_of(const char *prefix, size_t n, const c
                 .suffix = { suffix, n_suffix },
                 .heal = true,
                 .n_max = 64,
-                .n_context = 1U << 20,
+                .n_context = 1U << 15,
         };
 }
 
@@ -266,6 +266,7 @@ static void a_continuation_goes_on_from_its_text(void **state) {
         s.prefix = S("");
         assert_int_equal(warm_prompt_build(&model, &s, &p), -EINVAL);
         s.prefix = (struct warm_string){ corpus, n_corpus };
+        s.n_context = 1U << 20;
         p = build(&s);
         assert_int_equal(p.truncated_prefix, 0);
         assert_int_equal(p.rest.n, 0);
