@@ -94,9 +94,8 @@ void warm_connection_flush(struct warm_connection *c) {
                 warm_buffer_consume(&c->out, (size_t) n);
         }
         charge(warm_buffer_n(&c->out), &c->out_charged, &c->uid->output_bytes);
-        if (warm_buffer_n(&c->out) == 0 &&
-            (c->state == WARM_CONNECTION_CLOSING ||
-             (c->state == WARM_CONNECTION_HALF && !c->is_ready && LIST_EMPTY(&c->pendings))))
+        if (warm_buffer_n(&c->out) == 0 && c->state != WARM_CONNECTION_OPEN && !c->is_ready &&
+            LIST_EMPTY(&c->pendings))
                 warm_connection_kill(c);
         if (c->state != WARM_CONNECTION_DEAD)
                 update_events(c);

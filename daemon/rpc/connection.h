@@ -31,7 +31,7 @@ struct warm_pending;
 enum warm_connection_state {
         WARM_CONNECTION_OPEN,
         WARM_CONNECTION_HALF,    /* it will send no more, but reads: what is in flight still ends */
-        WARM_CONNECTION_CLOSING, /* nothing more is read; closes when `out` is sent */
+        WARM_CONNECTION_CLOSING, /* nothing more is read; what is in flight still ends */
         WARM_CONNECTION_DEAD,
 };
 
