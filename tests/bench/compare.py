@@ -93,8 +93,9 @@ def typing(text, at, k):
 
 
 def our_typing(c, text, at):
-    """ms to the first token's text at the client, after each of 16 typed characters; healing's steps beside it."""
-    times, extra = [], []
+    """After each of 16 typed characters: ms to the first token's text at the client, healing's steps, and the
+    microseconds of the request that the engine had no part in, this client's own coding of messages counted."""
+    times, extra, wire = [], [], []
     for k in range(17):
         prefix, suffix = typing(text, at, k)
         t = time.monotonic()
@@ -103,7 +104,8 @@ def our_typing(c, text, at):
         if k:
             times.append(t)
             extra.append(max(0, len(r["ids"]) - 1))
-    return statistics.median(times), statistics.mean(extra)
+            wire.append(r["time_us"]["total"] - r["time_us"]["engine"])
+    return statistics.median(times), statistics.mean(extra), statistics.median(wire)
 
 
 def peer_typing(s, text, at):
@@ -136,7 +138,7 @@ def row(name, ours, theirs, less_is_better=False):
 def compare(model, args):
     rng, text = random.Random(7), source_text()
     at = CONTEXT_BYTES + 3000
-    ours = {k: [] for k in ("prefill", "decode", "typing", "steps", "start")}
+    ours = {k: [] for k in ("prefill", "decode", "typing", "steps", "start", "wire")}
     theirs = {k: [] for k in ("prefill", "decode", "typing", "start")}
     infill = False
     for _ in range(args.rounds):
@@ -148,12 +150,13 @@ def compare(model, args):
             info = c.call("models")["models"][0]
             c.call("complete", prompt="int", n_max=1)
             ours["start"].append(time.monotonic() - d.started)
-            prefill, decode = our_speed(c, rng, info.get("n_vocab", 16000))
+            prefill, decode = our_speed(c, rng, info["vocab"])
             ours["prefill"].append(prefill)
             ours["decode"].append(decode)
-            infill = "spm-joint" in str(info) or "psm" in str(info)
-            ms, extra = our_typing(c, text, at)
+            infill = info["order"] != "none"
+            ms, extra, wire = our_typing(c, text, at)
             ours["typing"].append(ms)
+            ours["wire"].append(wire)
             ours["steps"].append((ms - extra * 1e3 / decode) * decode / 1e3 if decode else None)
             status, pss = c.call("status"), d.pss_bytes()
         if PEERS:
@@ -167,8 +170,13 @@ def compare(model, args):
     row("decode, tokens/s", ours["decode"], theirs["decode"])
     row("first text after one typed character, ms", ours["typing"], theirs["typing"], True)
     row("the same in decode steps, healing's apart", ours["steps"], [])
+    row("complete beyond the engine's own time, in the daemon, us", ours["wire"], [])
     row("start to first token, s", ours["start"], theirs["start"], True)
-    print(f"\nPSS {pss / 2**20:.1f} MiB; status: {json.dumps(status, default=str)}")
+    m = status["models"][0]
+    held = m["weights_bytes"] + m["kv_bytes"] + m["cache"]["index_bytes"]
+    print(f"\nMemory: PSS {pss / 2**20:.1f} MiB = weights {m['weights_bytes'] / 2**20:.1f} + KV {m['kv_bytes'] / 2**20:.1f} + index "
+          f"{m['cache']['index_bytes'] / 2**20:.1f} + {(pss - held) / 2**20:.1f} (of which vocabulary {m['vocab_bytes'] / 2**20:.1f}, scratch "
+          f"{status['engine']['scratch_bytes'] / 2**20:.1f}, buffers {status['server']['buffer_bytes'] / 2**20:.1f})")
 
 
 def main():
