@@ -30,14 +30,13 @@ void warm_batch_deinit(struct warm_batch *b) {
         *b = (struct warm_batch){ 0 };
 }
 
-static uint32_t class_of(const struct warm_run *run) {
-        switch (run->task->request.kind) {
-        case WARM_REQUEST_COMPLETE:
-                return 0;
-        case WARM_REQUEST_SCORE:
-                return 1;
-        default:
-                return 2;
+enum class { CLASS_COMPLETE, CLASS_SCORE, CLASS_WARM };
+
+static enum class class_of(const struct warm_run *run) {
+        switch (run->task->request.kind){
+                case WARM_REQUEST_COMPLETE : return CLASS_COMPLETE;
+                case WARM_REQUEST_SCORE : return CLASS_SCORE;
+                default : return CLASS_WARM;
         }
 }
 
@@ -171,8 +170,12 @@ static void add_prefills(struct warm_engine *e, const struct rank *ranks, uint32
         for (uint32_t i = 0; i < n && budget > 0 && b->n_entries < WARM_ENGINE_BATCH_MAX; i++) {
                 struct warm_run *run = ranks[i].run;
                 uint32_t pending = run->n_known - run->sequence->n_tokens;
-                uint32_t n_rows = cut(b, pending < budget ? pending : budget);
+                uint32_t n_rows;
 
+                /* Warming takes next to nothing of a step that somebody waits for. */
+                if (class_of(run) == CLASS_WARM && b->n_entries > 0 && budget > CHUNK_ROWS_MIN)
+                        budget = CHUNK_ROWS_MIN;
+                n_rows = cut(b, pending < budget ? pending : budget);
                 add_run(e, run, n_rows);
                 *turn_of(b, run) = e->n_steps + 1;
                 b->n_prefill_rows += n_rows;

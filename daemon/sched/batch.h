@@ -5,6 +5,7 @@
  * One model a step; models with work take turns. Up to WARM_ENGINE_BATCH_MAX runs: every decoding run first (one row
  * each; the least recently served first where there are more), prefill in what is left of the rows that fit into the
  * time of a chunk. Between runs: completions before scores before warming, then uids in turn, then the newest first.
+ * Beside others warming gets a few rows only: it delays nobody, and still ends.
  *
  * Embedded in the engine; arrays are taken once. Thread: engine.
  */

@@ -166,6 +166,31 @@ static void prompts_of_two_uids_take_turns_and_the_newest_goes_first(void **stat
         harness_end(&h);
 }
 
+static void warming_takes_little_of_a_step_that_somebody_waits_for(void **state) {
+        struct warm_request *warm, *r, *held;
+        struct harness h;
+
+        (void) state;
+        harness_start(&h, (struct harness_options){ .n_context = 1024 });
+        atomic_store(&h.fake->never_ends, true);
+        held = harness_hold(&h);
+        warm = long_prompt(&h, 1000, 0);
+        warm->kind = WARM_REQUEST_WARM;
+        harness_submit(&h, warm);
+        r = harness_complete(&h, "ab", 0, 30);
+        harness_submit(&h, r);
+        harness_release(&h, held, 200000);
+        harness_wait(&h, r);
+        assert_true(atomic_load(&h.fake->n_prefill_rows_most) <= 20); /* and the prompt's own */
+        assert_int_equal(h.n_done, 1);
+        harness_wait(&h, warm);
+        assert_true(atomic_load(&h.fake->n_prefill_rows_most) > 20);
+        harness_check(&h, r);
+        warm_request_free(r);
+        warm_request_free(warm);
+        harness_end(&h);
+}
+
 static void two_models_take_turns(void **state) {
         struct warm_request *requests[2], *held;
         struct harness h;
@@ -333,6 +358,7 @@ int main(void) {
                 cmocka_unit_test(a_newcomer_shares_steps_with_twenty_that_run),
                 cmocka_unit_test(a_long_prompt_does_not_stop_others_from_decoding),
                 cmocka_unit_test(prompts_of_two_uids_take_turns_and_the_newest_goes_first),
+                cmocka_unit_test(warming_takes_little_of_a_step_that_somebody_waits_for),
                 cmocka_unit_test(two_models_take_turns),
                 cmocka_unit_test(another_uid_never_hits_what_the_first_cached),
                 cmocka_unit_test(the_newest_of_a_stream_ends_the_older),
