@@ -365,43 +365,51 @@ static int tokenize_prefix(struct build *b, struct sides *s, size_t room, bool a
         }
 }
 
-/*
- * Seed-Coder has one more mark between the prefix and the middle: <SUF>suffix<PRE>prefix<MID>, where the format's `mid` is
- * its <PRE>. -1 for all others.
- */
-static int32_t last_mark(const struct warm_model *m) {
-        static const char seed_coder[] = "<[fim-suffix]>";
-        struct warm_string name = warm_vocab_name(m->vocab, m->format.suf);
+/* The marks in front of each part, and behind the last; -1: none. */
+struct marks {
+        int32_t above, suffix, prefix, end;
+};
 
-        if (name.n != sizeof(seed_coder) - 1 || memcmp(name.data, seed_coder, name.n) != 0)
-                return -1;
-        return warm_vocab_find(m->vocab, "<[fim-middle]>");
+/*
+ * Two families have the suffix in front and a mark of its own for the prefix: Codestral, <SUF>suffix<PRE>prefix, and
+ * Seed-Coder, <SUF>suffix<PRE>prefix<MID>. Source: their model cards; see docs/MODELS.md.
+ */
+static struct marks marks_of(const struct warm_model *m) {
+        static const char seed_coder[] = "<[fim-suffix]>";
+        const struct warm_prompt_format *f = &m->format;
+        struct warm_string name = warm_vocab_name(m->vocab, f->suf);
+
+        if (f->mid < 0)
+                return (struct marks){ -1, f->suf, f->pre, -1 };
+        if (name.n == sizeof(seed_coder) - 1 && memcmp(name.data, seed_coder, name.n) == 0)
+                return (struct marks){ -1, f->suf, f->pre, f->mid };
+        return (struct marks){ f->pre, f->suf, f->mid, -1 };
 }
 
 /* <PRE>text above the anchor<SUF>suffix<MID>text from the anchor; in spm-joint the anchor is the window's start. */
 static int put_in_order(struct build *b, const struct sides *s) {
-        const struct warm_prompt_format *f = &b->model->format;
+        struct marks marks = marks_of(b->model);
         struct ids *ids = &b->ids;
         size_t first;
         int r;
 
-        r = ids_put(ids, f->pre);
+        r = ids_put(ids, marks.above);
         if (r >= 0)
                 r = ids_put_ids(ids, &s->prefix, 0, s->n_above);
         put_seam(b, s->n_above > 0 ? ids->n : 0);
         if (r >= 0)
-                r = ids_put(ids, f->suf);
+                r = ids_put(ids, marks.suffix);
         if (r >= 0)
                 r = ids_put_ids(ids, &s->suffix, 0, s->suffix.n);
         if (r >= 0)
-                r = ids_put(ids, f->mid);
+                r = ids_put(ids, marks.prefix);
         put_seam(b, ids->n);
         first = ids->n;
         if (r >= 0)
                 r = ids_put_ids(ids, &s->prefix, s->n_above, s->prefix.n);
         put_seam(b, line_seam(b, first, string_from(s->before, s->anchor, s->piece)));
         if (r >= 0)
-                r = ids_put(ids, last_mark(b->model));
+                r = ids_put(ids, marks.end);
         return r;
 }
 
@@ -490,7 +498,7 @@ static enum warm_order order_of(const struct warm_model *model,
                                 const struct warm_prompt_source *s) {
         const struct warm_prompt_format *f = &model->format;
 
-        if (s->continuation || f->suf < 0 || f->mid < 0)
+        if (s->continuation || f->order == WARM_ORDER_NONE || f->pre < 0 || f->suf < 0)
                 return WARM_ORDER_NONE;
         if (s->order != WARM_ORDER_NONE && (f->orders & 1U << s->order))
                 return s->order;

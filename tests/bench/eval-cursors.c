@@ -167,7 +167,6 @@ static struct warm_prompt with_rest(struct eval *e, const struct cursor *c) {
         free(p.ids);
         p.ids = ids;
         p.n_ids = (uint32_t) (suf + n_suffix + p.n_ids - mid);
-        p.rest.n = 0;
         return p;
 }
 

@@ -137,13 +137,24 @@ static void an_order_that_the_model_does_not_know_is_not_used(void **state) {
         model.format.order = WARM_ORDER_SPM_JOINT;
 }
 
-static void a_format_without_a_first_mark_leaves_it_out(void **state) {
+static void codestral_has_two_marks_and_the_suffix_first(void **state) {
         struct warm_prompt_source s = small("int foo", "\nb");
 
         (void) state;
-        model.format.pre = -1;
-        spells(&s, "[S]\nb[M]int| foo");
-        model.format.pre = TINY_PRE;
+        model.format.mid = -1;
+        spells(&s, "[S]\nb[P]int| foo");
+        model.format.mid = TINY_MID;
+}
+
+static void seed_coders_last_mark_stands_behind_the_prefix(void **state) {
+        struct warm_prompt_source s = small("int foo", "\nb");
+        const struct warm_prompt_format kept = model.format;
+
+        (void) state;
+        model.format.suf = TINY_SEED_SUF;
+        model.format.mid = TINY_SEED_MID;
+        spells(&s, "[s]\nb[P]int[m]| foo");
+        model.format = kept;
 }
 
 static void a_model_without_marks_continues_the_prefix(void **state) {
@@ -151,7 +162,7 @@ static void a_model_without_marks_continues_the_prefix(void **state) {
         struct warm_prompt p;
 
         (void) state;
-        model.format.mid = -1;
+        model.format.order = WARM_ORDER_NONE;
         s.path = S("x.c");
         spells(&s, "int| foo");
         p = build(&s);
@@ -159,7 +170,7 @@ static void a_model_without_marks_continues_the_prefix(void **state) {
         assert_int_equal(p.truncated_suffix, 2);
         assert_int_equal(p.rest.n, 1);
         warm_prompt_deinit(&p);
-        model.format.mid = TINY_MID;
+        model.format.order = WARM_ORDER_SPM_JOINT;
         p = build(&s);
         assert_true(p.fim);
         warm_prompt_deinit(&p);
@@ -510,7 +521,8 @@ int main(void) {
                 cmocka_unit_test(spm_joint_puts_the_suffix_first),
                 cmocka_unit_test(psm_is_cut_at_the_anchor),
                 cmocka_unit_test(an_order_that_the_model_does_not_know_is_not_used),
-                cmocka_unit_test(a_format_without_a_first_mark_leaves_it_out),
+                cmocka_unit_test(codestral_has_two_marks_and_the_suffix_first),
+                cmocka_unit_test(seed_coders_last_mark_stands_behind_the_prefix),
                 cmocka_unit_test(a_model_without_marks_continues_the_prefix),
                 cmocka_unit_test(the_rest_of_the_line_changes_no_token),
                 cmocka_unit_test(snippets_stand_in_front_oldest_first),

@@ -19,8 +19,8 @@ static const char *const merges[][2] = {
 };
 
 static const char *const controls[] = {
-        "<|endoftext|>", "<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>",
-        "<|repo_name|>", "<|file_sep|>",   "<|bos|>",
+        "<|endoftext|>", "<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|repo_name|>",
+        "<|file_sep|>",  "<|bos|>",        "<[fim-suffix]>", "<[fim-middle]>",
 };
 
 /* GPT-2's spelling of bytes: what is printable stands for itself, the others follow from U+0100 on. */
@@ -125,7 +125,7 @@ void tiny_deinit(struct warm_model *m) {
 }
 
 char *tiny_spell(const struct warm_model *m, const int32_t *ids, size_t n_ids, size_t *ret_n) {
-        static const char letters[] = "EPSMRFB";
+        static const char letters[] = "EPSMRFBsm";
         size_t n = 0;
         char *out = malloc(n_ids * 8 + 1);
 

@@ -16,6 +16,8 @@ enum {
         TINY_REPO,
         TINY_SEP,
         TINY_BOS,
+        TINY_SEED_SUF, /* Seed-Coder's names */
+        TINY_SEED_MID,
         TINY_TOKENS,
 };
 
