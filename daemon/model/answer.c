@@ -14,6 +14,8 @@
 #define SUFFIX_BYTES_MAX 4096U /* of the suffix that an answer is compared with */
 #define TAB_COLUMNS      8U    /* a tab goes on to the next multiple */
 #define REPEATS_MAX      3U    /* a line that often ends it */
+#define ENOUGH_BYTES                                                                               \
+        8U /* of the suffix's next lines, blanks not counted, that nobody writes by chance */
 #define BORDERS_MAX                                                                                \
         32U /* lengths at which text and suffix agree that are looked at, longest first */
 
@@ -40,8 +42,10 @@ struct warm_answer {
         struct matcher suffix;
         struct matcher stops[WARM_STOPS_MAX];
         uint32_t n_stops;
-        uint32_t n_rest;    /* bytes at the suffix's start kept out of the prompt */
-        uint32_t n_line;    /* bytes of the suffix on the cursor's line, "\r" not counted */
+        uint32_t n_rest; /* bytes at the suffix's start kept out of the prompt */
+        uint32_t n_line; /* bytes of the suffix on the cursor's line, "\r" not counted */
+        uint32_t
+                n_enough; /* bytes of the suffix that are no chance to write: see count_enough(); 0: never */
         uint8_t rest_first; /* the first of the rest that is not blank; 0: none */
 
         uint8_t *text; /* [n_max] */
@@ -180,6 +184,29 @@ static bool parts_a_pair(const uint8_t *text, size_t n, size_t at) {
         return false;
 }
 
+/* Are brackets of the text open at `at`? Then what follows stands inside them. */
+static bool is_inside(const uint8_t *text, size_t at) {
+        struct brackets b = { 0 };
+
+        for (size_t i = 0; i < at; i++)
+                brackets_add(&b, text, i);
+        return b.depth[0] + b.depth[1] + b.depth[2] > 0;
+}
+
+/* The cursor's line and the shortest whole lines below it that are enough to know the suffix by. */
+static uint32_t count_enough(const struct matcher *suffix, uint32_t n_line) {
+        uint32_t n_dark = 0;
+
+        for (uint32_t i = n_line; i < suffix->n; i++) {
+                uint8_t c = suffix->pattern[i];
+
+                n_dark += !is_blank(c) && c != '\r' && c != '\n';
+                if (c == '\n' && n_dark >= ENOUGH_BYTES)
+                        return i + 1;
+        }
+        return 0;
+}
+
 static int answer_copy(struct warm_answer *a, const struct warm_answer_config *c) {
         size_t n_suffix = c->suffix.n < SUFFIX_BYTES_MAX ? c->suffix.n : SUFFIX_BYTES_MAX;
         int r;
@@ -197,6 +224,7 @@ static int answer_copy(struct warm_answer *a, const struct warm_answer_config *c
                 a->n_line++;
         if (a->n_line > 0 && c->suffix.data[a->n_line - 1] == '\r')
                 a->n_line--;
+        a->n_enough = count_enough(&a->suffix, a->n_line);
         a->n_rest = c->rest.n < a->n_line ? (uint32_t) c->rest.n : a->n_line;
         for (uint32_t i = 0; i < a->n_rest && a->rest_first == 0; i++)
                 if (!is_blank((uint8_t) c->rest.data[i]))
@@ -494,6 +522,11 @@ static enum warm_finish add(struct warm_answer *a, uint8_t c) {
         }
         if (!a->raw)
                 matcher_add(&a->suffix, c);
+        if (!a->raw && a->n_enough > 0 && a->suffix.state == a->n_enough &&
+            !is_inside(a->text, a->n - a->n_enough)) {
+                a->trimmed += a->n_enough;
+                return finish(a, WARM_FINISH_END, a->n - a->n_enough);
+        }
         why = c == '\n' ? add_newline(a) : add_plain(a, c);
         if (why == WARM_FINISH_NONE)
                 find_stable(a);

@@ -130,6 +130,22 @@ static void what_repeats_the_next_lines_is_cut(void **state) {
         check_after("\n    a();\n    b();\n", "x();\n    a();\n    b();", "x();");
 }
 
+static void an_answer_that_writes_the_next_lines_ends_there(void **state) {
+        (void) state;
+        check_after("\n    second();\n    third();\n", "first();\n    second();\n    other();\n",
+                    "first();");
+        check_after("\n}\n\nint global;\nint h;\n", "return x;\n}\n\nint global;\nint i;\n",
+                    "return x;");
+        check_after("\n}\n\nint g", "return x;\n}\n\nint i;\n", "return x;\n}\n\nint i;");
+        check_after("\n    a();\n", "x();\n    a();\n    b();\n", "x();\n    a();\n    b();");
+        check_after("\n    second();\n}\n", "if (a) {\n    second();\n}\nx\n",
+                    "if (a) {\n    second();\n}\nx");
+        check_after("\n}\nsecond();\n", "if (a) {\n}\nsecond();\nthird();\n",
+                    "if (a) {\n}\nsecond();\nthird();");
+        check((struct warm_answer_config){ .suffix = S("\n    second();\n"), .raw = true },
+              "a\n    second();\nb", "a\n    second();\nb", WARM_FINISH_END);
+}
+
 static void a_bracket_that_the_answer_opened_is_its_own(void **state) {
         (void) state;
         check_after("\n}\n", "if (x) {\n}", "if (x) {\n}");
@@ -366,6 +382,7 @@ int main(void) {
                 cmocka_unit_test(a_line_indented_less_ends_it),
                 cmocka_unit_test(a_line_that_came_three_times_stays_once),
                 cmocka_unit_test(what_repeats_the_next_lines_is_cut),
+                cmocka_unit_test(an_answer_that_writes_the_next_lines_ends_there),
                 cmocka_unit_test(a_bracket_that_the_answer_opened_is_its_own),
                 cmocka_unit_test(what_only_looks_alike_stays),
                 cmocka_unit_test(the_rest_of_a_line_of_code_is_cut),
