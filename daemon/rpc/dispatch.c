@@ -176,8 +176,9 @@ struct warm_pending *warm_call_submit(struct warm_call *call, struct warm_reques
         if (r != 0) {
                 warm_request_free(request);
                 free(p);
-                warm_call_error(call,
-                                r == WARM_ENGINE_E_BUSY ? WARM_RPC_E_BUSY : WARM_RPC_E_SHUTDOWN);
+                warm_call_error(call, r == WARM_ENGINE_E_BUSY ? WARM_RPC_E_BUSY
+                                      : r == -ENOMEM          ? WARM_RPC_E_MEMORY
+                                                              : WARM_RPC_E_SHUTDOWN);
                 return NULL;
         }
         LIST_INSERT_HEAD(&s->pendings, p, server_link);

@@ -16,7 +16,7 @@ WARM_INLINE int warm_is_k_type(enum warm_type type) {
 WARM_INLINE void warm_quads_avx512(enum warm_type type, const uint8_t *values, __m512i *ret_quads) {
         const __m512i low = _mm512_set1_epi8(15);
         const __m512i bit_4 = _mm512_set1_epi8(0x10), bits_45 = _mm512_set1_epi8(0x30);
-        const int a_or_b_and_c = 0xf8;
+        enum { a_or_b_and_c = 0xf8 }; /* an immediate: clang wants a constant expression */
         __m512i h;
 
         if (type == WARM_TYPE_Q8_0) {

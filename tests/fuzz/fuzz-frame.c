@@ -60,7 +60,7 @@ static struct expected walk(const uint8_t *data, size_t n) {
 
 static void check_response(const struct warm_message *m) {
         struct warm_wire_text name, what;
-        uint32_t code;
+        uint32_t code = 0;
 
         if (!m->error) {
                 require(m->result && m->id_known);
