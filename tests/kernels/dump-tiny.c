@@ -2,140 +2,22 @@
 /*
  * dump-tiny FOLDER SHAPE: write a tiny random model, a prompt, and what the CPU backend makes of it, for oracle.py.
  *
- * plan.json: the plan's numbers; each tensor as {type, rows, cols, at}, `at` counting floats in tensors.f32, which
- * holds them dequantized. tokens.i32 [n]; logits.f32 [n][n_vocab].
+ * The plan and its tensors: dump-plan.h. tokens.i32 [n]; logits.f32 [n][n_vocab].
  */
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "dump-plan.h"
 #include "runner.h"
 
 #define N_TOKENS 400U
-
-struct dump {
-        FILE *json, *tensors;
-        uint64_t at;
-};
-
-static FILE *create(const char *folder, const char *name) {
-        char path[4096];
-        FILE *f;
-
-        snprintf(path, sizeof(path), "%s/%s", folder, name);
-        f = fopen(path, "w");
-        if (!f) {
-                perror(path);
-                exit(1);
-        }
-        return f;
-}
-
-static void put(FILE *f, const void *data, size_t bytes) {
-        if (fwrite(data, 1, bytes, f) != bytes)
-                exit(1);
-}
-
-static void put_tensor(struct dump *d, const char *name, const struct warm_tensor *t) {
-        uint64_t n = t->n_rows * t->n_cols;
-        float *values;
-
-        if (!t->data)
-                return;
-        values = malloc(n * sizeof(*values));
-        if (!values)
-                exit(1);
-        warm_type_dequantize(t->type, t->data, n, values);
-        put(d->tensors, values, n * sizeof(*values));
-        fprintf(d->json,
-                "\"%s\": {\"type\": \"%s\", \"rows\": %" PRIu64 ", \"cols\": %" PRIu64
-                ", \"at\": %" PRIu64 "},\n",
-                name, warm_type_info(t->type)->name, t->n_rows, t->n_cols, d->at);
-        d->at += n;
-        free(values);
-}
-
-static void put_rope(struct dump *d, const struct warm_rope_params *p) {
-        FILE *f = d->json;
-
-        fprintf(f,
-                "\"rope\": {\"kind\": %d, \"scaling\": %d, \"n_dims\": %u, \"base\": %.9g, "
-                "\"scale\": %.9g, "
-                "\"attention_factor\": %.9g, \"ext\": %.9g, \"fast\": %.9g, \"slow\": %.9g, "
-                "\"original\": %u",
-                p->kind, p->scaling, p->n_dims, (double) p->base, (double) p->scale,
-                (double) p->attention_factor, (double) p->yarn_ext, (double) p->yarn_beta_fast,
-                (double) p->yarn_beta_slow, p->n_context_original);
-        for (uint32_t i = 0; p->factors && i < p->n_dims / 2; i++)
-                fprintf(f, "%s%.9g", i ? ", " : ", \"factors\": [", (double) p->factors[i]);
-        fprintf(f, "%s},\n", p->factors ? "]" : "");
-}
-
-static void put_layer(struct dump *d, const struct warm_plan_layer *l) {
-        const struct {
-                const char *name;
-                const struct warm_tensor *tensor;
-        } tensors[] = {
-                { "mixer_norm", &l->mixer_norm },
-                { "ffn_norm", &l->ffn_norm },
-                { "q", &l->q },
-                { "k", &l->k },
-                { "v", &l->v },
-                { "o", &l->o },
-                { "q_bias", &l->q_bias },
-                { "k_bias", &l->k_bias },
-                { "v_bias", &l->v_bias },
-                { "o_bias", &l->o_bias },
-                { "q_norm", &l->q_norm },
-                { "k_norm", &l->k_norm },
-                { "gate", &l->gate },
-                { "up", &l->up },
-                { "down", &l->down },
-                { "gate_bias", &l->gate_bias },
-                { "up_bias", &l->up_bias },
-                { "down_bias", &l->down_bias },
-        };
-
-        fprintf(d->json, "{");
-        for (size_t i = 0; i < sizeof(tensors) / sizeof(*tensors); i++)
-                put_tensor(d, tensors[i].name, tensors[i].tensor);
-        put_rope(d, &l->rope);
-        fprintf(d->json,
-                "\"n_heads\": %u, \"n_kv_heads\": %u, \"head_dim_k\": %u, \"head_dim_v\": %u, "
-                "\"window\": %u, "
-                "\"attention_scale\": %.9g, \"soft_cap\": %.9g, \"epsilon\": %.9g, "
-                "\"residual_scale\": %.9g, "
-                "\"ffn\": %d, \"activation\": %d}",
-                l->n_heads, l->n_kv_heads, l->head_dim_k, l->head_dim_v, l->window,
-                (double) l->attention_scale, (double) l->attention_soft_cap,
-                (double) l->norm_epsilon, (double) l->residual_scale, l->ffn, l->activation);
-}
-
-static void put_plan(struct dump *d, const struct warm_plan *p) {
-        fprintf(d->json, "{");
-        put_tensor(d, "embedding", &p->embedding);
-        put_tensor(d, "output", &p->output);
-        put_tensor(d, "output_norm", &p->output_norm);
-        put_tensor(d, "output_bias", &p->output_bias);
-        fprintf(d->json,
-                "\"epsilon\": %.9g, \"embedding_scale\": %.9g, \"logit_scale\": %.9g, "
-                "\"soft_cap\": %.9g,\n"
-                "\"layers\": [",
-                (double) p->norm_epsilon, (double) p->embedding_scale, (double) p->logit_scale,
-                (double) p->logit_soft_cap);
-        for (uint32_t i = 0; i < p->n_layers; i++) {
-                put_layer(d, &p->layers[i]);
-                fprintf(d->json, i + 1 < p->n_layers ? ",\n" : "]}\n");
-        }
-}
 
 int main(int argc, char **argv) {
         const struct tiny_shape *s = tiny_shapes;
         int32_t tokens[N_TOKENS];
         uint64_t state = 99;
         struct runner r;
-        struct dump d = { 0 };
         struct tiny *t;
         float *logits;
         FILE *f;
@@ -148,11 +30,7 @@ int main(int argc, char **argv) {
                 return argc == 1 ? 0 : 2;
         }
         t = tiny_new(s, 2024);
-        d.json = create(argv[1], "plan.json");
-        d.tensors = create(argv[1], "tensors.f32");
-        put_plan(&d, &t->plan);
-        fclose(d.json);
-        fclose(d.tensors);
+        dump_plan(argv[1], &t->plan);
 
         for (uint32_t i = 0; i < N_TOKENS; i++)
                 tokens[i] = (int32_t) (tiny_random_bits(&state) % s->n_vocab);
@@ -162,11 +40,11 @@ int main(int argc, char **argv) {
         runner_init(&r, &t->plan, _WARM_ISA_N, 2, WARM_TYPE_F16, 0);
         runner_step(&r, tokens, 0, N_TOKENS, logits);
         runner_deinit(&r);
-        f = create(argv[1], "tokens.i32");
-        put(f, tokens, sizeof(tokens));
+        f = dump_create(argv[1], "tokens.i32");
+        dump_put(f, tokens, sizeof(tokens));
         fclose(f);
-        f = create(argv[1], "logits.f32");
-        put(f, logits, (size_t) N_TOKENS * s->n_vocab * sizeof(*logits));
+        f = dump_create(argv[1], "logits.f32");
+        dump_put(f, logits, (size_t) N_TOKENS * s->n_vocab * sizeof(*logits));
         fclose(f);
         free(logits);
         tiny_free(t);

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""A forward pass in NumPy, float64, that rounds only where the CPU backend says it rounds: activations to int8 in
-front of a product with quantized weights (kernels/cpu/matrix.h), K and V to binary16.
+"""A forward pass in NumPy that rounds only where the CPU backend says it rounds: activations to int8 in front of a
+product with quantized weights (kernels/cpu/matrix.h), K and V to binary16. All else in float64, or as told.
 
-With quantize=False activations stay as they are: the model as its file has it.
+With quantize=False and kv_half=False nothing is rounded: the model as its file has it.
 """
 import math
 
@@ -70,7 +70,7 @@ def rotate(x, p):
         return x
     n = p["n_dims"]
     angle = np.arange(x.shape[0])[:, None, None] * frequencies(p)
-    c, s = np.cos(angle) * p["attention_factor"], np.sin(angle) * p["attention_factor"]
+    c, s = ((f(angle) * p["attention_factor"]).astype(x.dtype) for f in (np.cos, np.sin))
     y = x.copy()
     first, second = (slice(0, n, 2), slice(1, n, 2)) if p["kind"] == ADJACENT else (slice(0, n // 2), slice(n // 2, n))
     y[..., first] = x[..., first] * c - x[..., second] * s
@@ -79,20 +79,23 @@ def rotate(x, p):
 
 
 class Model:
-    def __init__(self, plan, tensors, quantize=True, kv_half=True):
-        """plan: as dump-tiny.c writes it; tensors: float32, all in one."""
-        self.plan, self.tensors, self.quantize, self.kv_half = plan, tensors, quantize, kv_half
+    def __init__(self, plan, tensors, quantize=True, kv_half=True, dtype=np.float64):
+        """plan: as dump-plan.c writes it; tensors: float32, all in one; dtype: what everything is computed in."""
+        self.plan, self.tensors, self.quantize, self.kv_half, self.dtype = plan, tensors, quantize, kv_half, dtype
+        self.converted = {}
 
     def tensor(self, t):
-        values = self.tensors[t["at"]:t["at"] + t["rows"] * t["cols"]].astype(np.float64)
-        return values.reshape(t["rows"], t["cols"]) if t["rows"] > 1 else values
+        if t["at"] not in self.converted:
+            values = self.tensors[t["at"]:t["at"] + t["rows"] * t["cols"]].astype(self.dtype, copy=False)
+            self.converted[t["at"]] = values.reshape(t["rows"], t["cols"]) if t["rows"] > 1 else values
+        return self.converted[t["at"]]
 
     def vector(self, where, name):
         return self.tensor(where[name]).reshape(-1) if name in where else 0
 
     def product(self, x, t):
         w = self.tensor(t).reshape(t["rows"], t["cols"])
-        return (quantized(x) if self.quantize and t["type"] not in FLOATS else x) @ w.T
+        return (quantized(x).astype(self.dtype, copy=False) if self.quantize and t["type"] not in FLOATS else x) @ w.T
 
     def attention(self, l, x):
         n, heads, kv_heads = len(x), l["n_heads"], l["n_kv_heads"]
@@ -104,12 +107,12 @@ class Model:
             k = rms(k, self.vector(l, "k_norm"), l["epsilon"])
         q, k = rotate(q, l["rope"]), rotate(k, l["rope"])
         if self.kv_half:
-            k, v = k.astype(np.float16).astype(np.float64), v.astype(np.float16).astype(np.float64)
+            k, v = k.astype(np.float16).astype(self.dtype), v.astype(np.float16).astype(self.dtype)
         at = np.arange(n)
         hidden = at[None, :] > at[:, None]
         if l["window"]:
             hidden |= at[:, None] - at[None, :] >= l["window"]
-        out = np.empty((n, heads, l["head_dim_v"]))
+        out = np.empty((n, heads, l["head_dim_v"]), self.dtype)
         for h in range(heads):
             g = h // (heads // kv_heads)
             scores = cap(q[:, h] @ k[:, g].T * l["attention_scale"], l["soft_cap"])
