@@ -299,7 +299,7 @@ def main():
     p.add_argument("--all", action="store_true")
     p.add_argument("--rope", action="store_true")
     p.add_argument("models", nargs="*")
-    args, failed = p.parse_args(), False
+    args, failed = p.parse_intermixed_args(), False
     if args.rope and not PEERS:
         print("skipped: no llama-perplexity (WARM_PEERS names the folder with llama.cpp's binaries)")
         return 77
