@@ -110,12 +110,19 @@ class Activations:
         self.sum = self.scale * self.q.sum(axis=-1, dtype=F)
 
 
+def supports(plan):
+    """Not: caps, GELU, scales."""
+    return (plan["soft_cap"] == 0 and plan["logit_scale"] == 1 and plan["embedding_scale"] == 1 and
+            all(l["soft_cap"] == 0 and l["residual_scale"] == 1 and l["activation"] in (oracle.SILU, oracle.RELU) and
+                ("gate" in l) == (l["activation"] == oracle.SILU) for l in plan["layers"]))
+
+
 class Model:
     """plan, tensors, raw: as dump-plan.c writes them."""
 
     def __init__(self, plan, tensors, raw):
+        assert supports(plan)
         self.plan, self.tensors, self.raw, self.blocks = plan, tensors, raw, {}
-        assert plan["soft_cap"] == 0 and plan["logit_scale"] == 1 and plan["embedding_scale"] == 1
 
     def vector(self, where, name):
         t = where[name]
@@ -130,9 +137,17 @@ class Model:
             self.blocks[t["at"]] = shape(step), v, shape(base)         # [blocks][rows], [blocks][32][rows]
         return self.blocks[t["at"]]
 
-    def product(self, x, where, name):
-        step, v, base = self.weights(where[name])
-        a = x if isinstance(x, Activations) else Activations(x)
+    def product(self, x, where, name, bias=None):
+        t, bias = where[name], bias or name + "_bias"
+        if t["type"] in oracle.FLOATS:
+            out = chain(x, self.tensors[t["at"]:t["at"] + t["rows"] * t["cols"]].reshape(t["rows"], -1).T)
+        else:
+            out = self.product_of_blocks(x, t)
+        return out + self.vector(where, bias) if bias in where else out
+
+    def product_of_blocks(self, x, t):
+        step, v, base = self.weights(t)
+        a = Activations(x)
         out = np.empty((len(a.q), step.shape[1]), F)
         for begin in range(0, out.shape[1], 256):                      # so that a piece stays in the cache
             rows = slice(begin, begin + 256)
@@ -150,7 +165,7 @@ class Model:
                     rounded[...] = part
                 acc[...] = rounded
             out[:, rows] = rounded
-        return out + self.vector(where, name + "_bias") if name + "_bias" in where else out
+        return out
 
     def rotate(self, x, p):
         """x [n][heads][dim]"""
@@ -165,10 +180,8 @@ class Model:
         return y
 
     def attention(self, l, x):
-        assert l["soft_cap"] == 0
         n, heads, kv_heads = len(x), l["n_heads"], l["n_kv_heads"]
-        a = Activations(x)
-        q, k, v = (self.product(a, l, name) for name in "qkv")
+        q, k, v = (self.product(x, l, name) for name in "qkv")
         q, k, v = q.reshape(n, heads, -1), k.reshape(n, kv_heads, -1), v.reshape(n, kv_heads, -1)
         if "q_norm" in l:
             q, k = rms(q, self.vector(l, "q_norm"), l["epsilon"]), rms(k, self.vector(l, "k_norm"), l["epsilon"])
@@ -205,10 +218,12 @@ class Model:
         return most, halves(lanes), total
 
     def feed_forward(self, l, x):
-        assert l["activation"] == oracle.SILU and "gate" in l
-        a = Activations(x)
-        gate = self.product(a, l, "gate")
-        h = gate / (F(1) + exp(-gate)) * self.product(a, l, "up")
+        h = self.product(x, l, "up")
+        if "gate" in l:
+            gate = self.product(x, l, "gate")
+            h = gate / (F(1) + exp(-gate)) * h
+        else:
+            h = np.maximum(h, F(0))
         return self.product(h, l, "down")
 
     def logits(self, tokens):
@@ -216,11 +231,10 @@ class Model:
         e = p["embedding"]
         x = np.array(self.tensors[e["at"]:e["at"] + e["rows"] * e["cols"]].reshape(e["rows"], -1)[tokens])
         for l in p["layers"]:
-            assert l["residual_scale"] == 1
             x = x + self.attention(l, rms(x, self.vector(l, "mixer_norm"), l["epsilon"]))
             x = x + self.feed_forward(l, rms(x, self.vector(l, "ffn_norm"), l["epsilon"]))
         x = rms(x, self.vector(p, "output_norm"), p["epsilon"])
-        return self.product(x, p, "output" if "output" in p else "embedding")
+        return self.product(x, p, "output" if "output" in p else "embedding", "output_bias")
 
 
 def merge(part, most, mass, total):
