@@ -7,7 +7,7 @@ N tokens of source text (default 2,048) run in windows of 512, each a sequence o
   tests/kernels/oracle.py in float32 with nothing quantized but the weights (as the file has them),
   tests/kernels/exact.py (the first --exact tokens, in windows of 320): every rounding as the kernels do it,
   llama-perplexity, if WARM_PEERS names a folder with it: its log-probabilities come in 16 bits, cut at 16 below the
-  highest, so that all others are cut alike.
+  highest; ours are rounded and float32's cut alike.
 
 Held, exit 1 otherwise:
   exact: the bound is 0; logits equal bit for bit in >= 99.9% of positions (each fma of the oracle may be rounded twice
@@ -144,12 +144,13 @@ def windows(tool, model, tokens, window, threads, n_vocab):
     yield from g
 
 
-def logprobs(logits):
-    """Log-probabilities, cut where the peer's are."""
+def logprobs(logits, rounded=False):
+    """Log-probabilities, cut where the peer's are; rounded: to 16 bits, as those."""
     x = logits.astype(np.float64)
     x -= x.max(axis=1, keepdims=True)
     total = np.log(np.exp(x).sum(axis=1, keepdims=True))
-    return np.maximum(x, -16) - total
+    x = np.maximum(x, -16)
+    return (np.rint(x * (65535 / 16)) * (16 / 65535) if rounded else x) - total
 
 
 class Score:
@@ -215,7 +216,7 @@ def compare_float(args, model, plan, tensors, tokens, peer):
         ids = tokens[i * WINDOW:(i + 1) * WINDOW]
         truth, after = logprobs(reference.logits(ids)[half:-1]), ids[half + 1:]
         scores["float32"].add(truth, truth, after)
-        scores["warmd"].add(logprobs(ours[half:-1]), truth, after)
+        scores["warmd"].add(logprobs(ours[half:-1], rounded=True), truth, after)
         if peer:
             scores["llama.cpp"].add(peer.logprobs(i), truth, after)
     for s in scores.values():
