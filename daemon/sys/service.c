@@ -69,7 +69,8 @@ static int open_model(const struct warm_config_model *m, struct warm_model **ret
         if (r < 0) {
                 const char *const fields[] = { "WARM_MODEL_PATH", path, NULL };
 
-                warm_journal_send(WARM_JOURNAL_MODEL_REFUSED, LOG_ERR, fields, "%s: %s", path,
+                /* The reader's sentence names the file. */
+                warm_journal_send(WARM_JOURNAL_MODEL_REFUSED, LOG_ERR, fields, "%s",
                                   why ? why : strerror(-r));
                 free(why);
         }
