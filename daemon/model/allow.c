@@ -183,17 +183,16 @@ uint32_t warm_vocab_allow(const struct warm_vocab *v, const void *bytes, size_t 
         return n + (last - first);
 }
 
-/*
- * May a piece start before text[at], whatever stands further left? After a line's end and before a letter or sign;
- * after a letter and before a space: no expression of pretoken.c matches across either.
- */
-static bool is_safe_border(const struct warm_vocab *v, const uint8_t *text, size_t at) {
-        uint8_t before = text[at - 1], after = text[at], lower = before | 0x20;
+/* After a line's end and before a letter or sign; after a letter and before a space: no expression of pretoken.c
+ * matches across either. */
+bool warm_vocab_may_cut(const struct warm_vocab *v, const void *text, size_t at) {
+        const uint8_t *p = text;
+        uint8_t before = p[at - 1], after = p[at], lower = before | 0x20;
 
         if (!(before == '\n' && after > ' ' && after < 0x7F) &&
             !(after == ' ' && lower >= 'a' && lower <= 'z'))
                 return false;
-        return warm_special_set_may_cut(&v->user, text, at);
+        return warm_special_set_may_cut(&v->user, p, at);
 }
 
 struct last {
@@ -219,7 +218,7 @@ size_t warm_vocab_last_piece(const struct warm_vocab *v, const void *text, size_
 
         if (n_text == 0)
                 return 0;
-        for (from--; from > 0 && !is_safe_border(v, p, from); from--)
+        for (from--; from > 0 && !warm_vocab_may_cut(v, p, from); from--)
                 ;
         (void) warm_special_split(&v->user, p + from, n_text - from, note_part, &last);
         start = last.start + from;

@@ -7,6 +7,7 @@
 #include "arch.h"
 #include "fim.h"
 #include "gguf.h"
+#include "memo.h"
 #include "model.h"
 #include "tokens.h"
 #include "why.h"
@@ -116,6 +117,8 @@ static int make_vocab(struct warm_model *m, const struct warm_model_options *opt
                 r = warm_fim_find(m->gguf, options, &tokens, &m->format, ret_why);
         if (r == 0)
                 r = vocab_new(&tokens.config, &m->vocab, ret_why);
+        if (r == 0 && tokens.config.kind == WARM_VOCAB_BPE)
+                r = warm_memo_new(m->vocab, &m->memo);
         warm_tokens_deinit(&tokens);
         return r;
 }
@@ -208,6 +211,7 @@ void warm_model_drop_file(struct warm_model *m) {
 struct warm_model *warm_model_free(struct warm_model *m) {
         if (!m)
                 return NULL;
+        warm_memo_free(m->memo);
         warm_vocab_free(m->vocab);
         warm_arch_plan_deinit(&m->plan);
         warm_fim_deinit(&m->format);

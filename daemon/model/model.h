@@ -14,6 +14,7 @@
 #include "vocab.h"
 
 struct warm_gguf;
+struct warm_memo;
 
 #define WARM_FINGERPRINT_BYTES 16U
 
@@ -56,7 +57,9 @@ struct warm_model {
         uint64_t file_bytes;
         uint8_t content_hash
                 [WARM_FINGERPRINT_BYTES]; /* of tensors, plan and tokenizer: warm_gguf_load() */
-        struct warm_gguf *gguf;           /* NULL once dropped */
+        struct warm_memo
+                *memo; /* the loop's, owned here; NULL: none (SentencePiece, models made by hand) */
+        struct warm_gguf *gguf; /* NULL once dropped */
 };
 
 /*

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "memo.h"
 #include "prompt.h"
 #include "window.h"
 
@@ -40,15 +41,19 @@ static int ids_put(struct ids *ids, int32_t id) {
         return 0;
 }
 
-static int ids_put_text(struct ids *ids, const struct warm_vocab *v, struct warm_string text,
+static int ids_put_text(struct ids *ids, const struct warm_model *m, struct warm_string text,
                         unsigned flags) {
         size_t n = 0;
         int r;
 
         if (text.n == 0)
                 return 0;
-        r = warm_vocab_tokenize(v, text.data, text.n, flags, ids->data + ids->n,
-                                ids->n_max - ids->n, &n);
+        if (m->memo)
+                r = warm_memo_tokenize(m->memo, text.data, text.n, flags, ids->data + ids->n,
+                                       ids->n_max - ids->n, &n);
+        else
+                r = warm_vocab_tokenize(m->vocab, text.data, text.n, flags, ids->data + ids->n,
+                                        ids->n_max - ids->n, &n);
         if (r < 0)
                 return r;
         ids->n += n;
@@ -202,7 +207,7 @@ static int put_file(struct build *b, struct ids *ids, struct warm_string path,
                 buffer[joined.n++] = '\n'; /* nothing else parts it from what follows */
         r = ids_put(ids, f->file_sep);
         if (r >= 0)
-                r = ids_put_text(ids, b->model->vocab, joined, 0);
+                r = ids_put_text(ids, b->model, joined, 0);
         free(buffer);
         return r;
 }
@@ -246,7 +251,7 @@ static int put_snippets(struct build *b, size_t room) {
                 b->p.truncated_snippets -= n_kept;
                 r = ids_put(&b->ids, b->model->format.repo);
                 if (r >= 0 && b->model->format.repo >= 0)
-                        r = ids_put_text(&b->ids, b->model->vocab,
+                        r = ids_put_text(&b->ids, b->model,
                                          (struct warm_string){ PROJECT, sizeof(PROJECT) - 1 }, 0);
         }
         for (; r >= 0 && n_kept > 0; n_kept--)
@@ -298,14 +303,13 @@ struct sides {
 };
 
 static int tokenize_suffix(struct build *b, struct sides *s, size_t room) {
-        const struct warm_vocab *v = b->model->vocab;
 
         for (;; room /= 2) {
                 size_t end = warm_window_end(s->after.data, s->after.n, room);
                 int r;
 
                 s->suffix.n = 0;
-                r = ids_put_text(&s->suffix, v, string_from(s->after, 0, end), b->flags);
+                r = ids_put_text(&s->suffix, b->model, string_from(s->after, 0, end), b->flags);
                 if (r == -ENOBUFS && room > 0)
                         continue;
                 b->p.truncated_suffix = s->after.n - end;
@@ -326,7 +330,7 @@ static int put_until_piece(struct build *b, struct ids *ids, struct warm_string 
 
         if (from == piece)
                 return 0;
-        r = ids_put_text(ids, v, string_from(text, from, text.n), flags);
+        r = ids_put_text(ids, b->model, string_from(text, from, text.n), flags);
         if (r < 0)
                 return r;
         while (n < n_piece && ids->n > mark && warm_vocab_text(v, ids->data[ids->n - 1]).n > 0)
@@ -334,7 +338,7 @@ static int put_until_piece(struct build *b, struct ids *ids, struct warm_string 
         if (n == n_piece)
                 return 0;
         ids->n = mark;
-        return ids_put_text(ids, v, string_from(text, from, piece), flags);
+        return ids_put_text(ids, b->model, string_from(text, from, piece), flags);
 }
 
 static int tokenize_prefix(struct build *b, struct sides *s, size_t room, bool anchored) {
@@ -349,8 +353,7 @@ static int tokenize_prefix(struct build *b, struct sides *s, size_t room, bool a
                         s->anchor +=
                                 warm_window_anchor(s->before.data + s->start, s->piece - s->start);
                 s->prefix.n = 0;
-                r = ids_put_text(&s->prefix, b->model->vocab,
-                                 string_from(s->before, s->start, s->anchor),
+                r = ids_put_text(&s->prefix, b->model, string_from(s->before, s->start, s->anchor),
                                  start_flag(b, s->start));
                 s->n_above = s->prefix.n;
                 if (r >= 0)

@@ -102,6 +102,13 @@ int32_t warm_vocab_find(const struct warm_vocab *v, const char *name);
 size_t warm_vocab_last_piece(const struct warm_vocab *v, const void *text, size_t n_text);
 
 /*
+ * Does a piece of byte-level BPE start before text[at], whatever stands further left? Looks at the bytes at - 1 and
+ * at, no others, so that two texts that share both agree. Not for SentencePiece, which merges across.
+ * @param at 1 .. length of the text - 1
+ */
+bool warm_vocab_may_cut(const struct warm_vocab *v, const void *text, size_t at);
+
+/*
  * Mark in `bitmap` the tokens that may come next while n_bytes bytes remain to be spelled: a token that begins with
  * all of them, or one with which they begin. Control, unused and unknown tokens are never among them.
  *
