@@ -87,14 +87,14 @@ static void put_seam(struct build *b, size_t at) {
  * the line's start belongs to the line.
  */
 static size_t line_seam(const struct build *b, size_t first, struct warm_string text) {
-        size_t line = text.n, n_bytes = 0, i = first;
+        size_t line = text.n, end = text.n, i = b->ids.n;
 
         while (line > 0 && text.data[line - 1] != '\n')
                 line--;
-        for (; i < b->ids.n; i++) {
-                n_bytes += warm_vocab_text(b->model->vocab, b->ids.data[i]).n;
-                if (n_bytes > line)
-                        break;
+        for (; i > first && end > line; i--) { /* from the end: a line is short */
+                size_t n = warm_vocab_text(b->model->vocab, b->ids.data[i - 1]).n;
+
+                end -= n < end ? n : end;
         }
         return i;
 }
