@@ -93,19 +93,24 @@ def typing(text, at, k):
 
 
 def our_typing(c, text, at):
-    """After each of 16 typed characters: ms to the first token's text at the client, healing's steps, and the
-    microseconds of the request that the engine had no part in, this client's own coding of messages counted."""
-    times, extra, wire = [], [], []
-    for k in range(17):
+    """After each of 16 typed characters: ms to the first text at the client; the same in decode steps at this depth,
+    healing's own steps taken off; and the microseconds of the request that the engine had no part in."""
+    prefix, suffix = typing(text, at, 0)
+    r = c.call("complete", prefix=prefix, suffix=suffix, n_max=33, raw=True, lines=100)
+    step = (r["time_us"]["total"] - r["time_us"]["first"]) / max(1, len(r["ids"]) - 1) / 1e3
+    times, steps, wire = [], [], []
+    for k in range(1, 17):
         prefix, suffix = typing(text, at, k)
         t = time.monotonic()
         r = c.call("complete", prefix=prefix, suffix=suffix, n_max=1, raw=True)
         t = (time.monotonic() - t) * 1e3
-        if k:
-            times.append(t)
-            extra.append(max(0, len(r["ids"]) - 1))
-            wire.append(r["time_us"]["total"] - r["time_us"]["engine"])
-    return statistics.median(times), statistics.mean(extra), statistics.median(wire)
+        u = r["time_us"]
+        t -= (u["total"] - u["first"]) / 1e3  # the answer's last token may come after its first text
+        healing = len(r["ids"]) - (1 if u["total"] - u["first"] < step * 500 else 2)
+        times.append(t)
+        steps.append(t / step - max(0, healing))
+        wire.append(u["total"] - u["engine"])
+    return statistics.median(times), statistics.median(steps), statistics.median(wire)
 
 
 def peer_typing(s, text, at):
@@ -154,10 +159,10 @@ def compare(model, args):
             ours["prefill"].append(prefill)
             ours["decode"].append(decode)
             infill = info["order"] != "none"
-            ms, extra, wire = our_typing(c, text, at)
+            ms, steps, wire = our_typing(c, text, at)
             ours["typing"].append(ms)
+            ours["steps"].append(steps)
             ours["wire"].append(wire)
-            ours["steps"].append((ms - extra * 1e3 / decode) * decode / 1e3 if decode else None)
             status, pss = c.call("status"), d.pss_bytes()
         if PEERS:
             with Peer(model, args.threads, ["--spm-infill"] if infill else []) as s:
@@ -169,7 +174,7 @@ def compare(model, args):
     row(f"prefill {N_PREFILL}, tokens/s", ours["prefill"], theirs["prefill"])
     row("decode, tokens/s", ours["decode"], theirs["decode"])
     row("first text after one typed character, ms", ours["typing"], theirs["typing"], True)
-    row("the same in decode steps, healing's apart", ours["steps"], [])
+    row("the same in decode steps at this depth, healing's apart", ours["steps"], [])
     row("complete beyond the engine's own time, in the daemon, us", ours["wire"], [])
     row("start to first token, s", ours["start"], theirs["start"], True)
     m = status["models"][0]
