@@ -8,19 +8,10 @@ Prints each command's time and last lines. Exit 0 if both succeed; 77 with a wor
 """
 import os, shutil, subprocess, sys, tempfile, time
 
+from debian import make_tree, need
+
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 HOST_APT = ("/etc/apt/sources.list", "/etc/apt/sources.list.d", "/etc/apt/apt.conf.d", "/etc/apt/keyrings", "/etc/apt/trusted.gpg.d", "/etc/resolv.conf")
-
-
-def skip(why):
-    print(f"skipped: {why}")
-    sys.exit(77)
-
-
-def mirror():
-    out = subprocess.run(["apt-get", "indextargets", "--format", "$(REPO_URI)"], capture_output=True, text=True).stdout.split()
-    out = [u for u in dict.fromkeys(out) if u.startswith("http") and "security" not in u]
-    return out[0] if out else skip("apt on this machine names no mirror to debootstrap from")
 
 
 def copy_apt_settings(tree):
@@ -45,18 +36,11 @@ def inside(tree, command, log):
 
 def main():
     only = sys.argv[sys.argv.index("--only") + 1] if "--only" in sys.argv else None
-    if os.geteuid() != 0:
-        skip("making a tree needs root")
-    for program in ("debootstrap", "systemd-nspawn", "git"):
-        if not shutil.which(program):
-            skip(program + " is not installed")
+    need("debootstrap", "systemd-nspawn", "git")
     work = tempfile.mkdtemp(prefix="warm-bare-", dir="/var/tmp")
     tree, bad = work + "/tree", 0
     try:
-        r = subprocess.run(["debootstrap", "--variant=minbase", "bookworm", tree, mirror()], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        if r.returncode:
-            print(r.stdout[-1000:])
-            skip("debootstrap could not make a bookworm tree here")
+        make_tree(tree)
         copy_apt_settings(tree)
         steps = [("git", "apt-get update -qq && apt-get install -y -qq --no-install-recommends git ca-certificates"),
                  ("clone", "git config --global --add safe.directory '*' && git clone -q /src /root/warmd"),

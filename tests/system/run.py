@@ -7,9 +7,11 @@ The tree comes from debootstrap, once, from the mirror that this machine's apt u
 """
 import json, os, shutil, subprocess, sys, tempfile
 
+from debian import make_tree, need, skip
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 BASE = os.environ.get("WARM_SYSTEM_TREE", "/var/tmp/warm-system-tree")
-PACKAGES = "systemd,systemd-sysv,dbus,libsystemd0,libxxhash0,libmsgpackc2,libinih1,libjson-c5,procps"
+PACKAGES = ("systemd", "systemd-sysv", "dbus", "libsystemd0", "libxxhash0", "libmsgpackc2", "libinih1", "libjson-c5", "procps")
 UNIT = """[Unit]
 After=multi-user.target
 [Service]
@@ -24,29 +26,11 @@ WantedBy=multi-user.target
 """
 
 
-def skip(why):
-    print(f"skipped: {why}")
-    sys.exit(77)
-
-
-def mirror():
-    out = subprocess.run(["apt-get", "indextargets", "--format", "$(REPO_URI)"], capture_output=True, text=True).stdout.split()
-    out = [u for u in dict.fromkeys(out) if u.startswith("http") and "security" not in u]
-    return out[0] if out else None
-
-
 def base_tree():
     if os.path.exists(BASE + "/.complete"):
         return
-    where = mirror()
-    if not where:
-        skip("apt on this machine names no mirror to debootstrap from")
     shutil.rmtree(BASE, ignore_errors=True)
-    r = subprocess.run(["debootstrap", "--variant=minbase", "--include=" + PACKAGES, "bookworm", BASE, where],
-                       stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    if r.returncode:
-        print(r.stdout[-2000:])
-        skip("debootstrap could not make a bookworm tree here")
+    make_tree(BASE, PACKAGES)
     open(BASE + "/.complete", "w").close()
 
 
@@ -64,11 +48,7 @@ def boot(tree, seconds):
 
 def main():
     build = sys.argv[1]
-    if os.geteuid() != 0:
-        skip("booting a tree needs root")
-    for program in ("debootstrap", "systemd-nspawn"):
-        if not shutil.which(program):
-            skip(program + " is not installed")
+    need("debootstrap", "systemd-nspawn")
     options = json.loads(subprocess.run(["meson", "introspect", "--buildoptions", build], capture_output=True, text=True).stdout)
     if next(o["value"] for o in options if o["name"] == "prefix") != "/usr":
         skip("this build installs elsewhere: configure it with --prefix=/usr, as tools/test does")
