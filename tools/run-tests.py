@@ -1,0 +1,92 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""run-tests.py [--quick] [SUITE...], by way of tools/test: run all that guards main, and close with `N passed, N failed, N skipped`.
+
+Three builds, each in a folder of its own under build-test/ (WARM_TEST_DIR moves it):
+  plain   warnings are errors; every suite (unit, proto, fault, slow, system)
+  asan    AddressSanitizer and UndefinedBehaviorSanitizer; unit, proto, fault and the mutation runs
+  fuzz    the libFuzzer targets, compiled with clang
+--quick leaves out slow and system, and the last two builds.
+Everything printed goes to the terminal; each failing test's own log follows at the end.
+"""
+import json, os, subprocess, sys, time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+BASE = os.environ.get("WARM_TEST_DIR", os.path.join(ROOT, "build-test"))
+BUILDS = [
+    ("plain", ["-Dwerror=true"], None, {}),
+    ("asan", ["-Dwerror=true", "-Db_sanitize=address,undefined", "-Db_lundef=false", "-Doptimization=1"], ["unit", "proto", "fault"], {}),
+    ("fuzz", ["-Dfuzz=true", "-Db_sanitize=address,undefined", "-Db_lundef=false", "-Doptimization=1"], [], {"CC": "clang"}),
+]
+
+
+def say(text):
+    print(text, flush=True)
+
+
+def run(command, **more):
+    say("+ " + " ".join(command))
+    return subprocess.run(command, cwd=ROOT, **more).returncode
+
+
+def build(name, options, environment):
+    folder = os.path.join(BASE, name)
+    env = dict(os.environ, **environment)
+    fresh = not os.path.exists(os.path.join(folder, "build.ninja"))
+    setup = ["meson", "setup", folder, "--prefix=/usr", *options] + ([] if fresh else ["--reconfigure"])
+    if run(setup, env=env, stdout=subprocess.DEVNULL) or run(["ninja", "-C", folder, "--quiet"], env=env):
+        return None
+    return folder
+
+
+def test(name, folder, suites, skipped_suites):
+    """Run the suites; return rows (name, result, seconds, log)."""
+    args = ["meson", "test", "-C", folder, "--no-rebuild", "--print-errorlogs", "--num-processes", str(max(1, (os.cpu_count() or 2) // 2))]
+    for suite in suites or []:
+        args += ["--suite", suite]
+    for suite in skipped_suites:
+        args += ["--no-suite", suite]
+    env = dict(os.environ, ASAN_OPTIONS="detect_leaks=1:abort_on_error=0:allocator_may_return_null=1", UBSAN_OPTIONS="halt_on_error=1:print_stacktrace=1")
+    log = os.path.join(folder, "meson-logs", "testlog.json")
+    if os.path.exists(log):
+        os.unlink(log)
+    code = run(args, env=env)
+    rows = [json.loads(line) for line in open(log)] if os.path.exists(log) else []
+    if code and not any(r["result"] in ("FAIL", "ERROR", "TIMEOUT", "INTERRUPT", "UNEXPECTEDPASS") for r in rows):
+        rows.append({"name": name + ": meson test ended with %d" % code, "result": "ERROR", "duration": 0})
+    return rows
+
+
+def reason(row):
+    """The word a skipped test said."""
+    lines = [s for s in (row.get("stdout") or "").split("\n") if "skip" in s.lower()]
+    return lines[-1].strip() if lines else "no reason given"
+
+
+def main():
+    quick = "--quick" in sys.argv
+    suites = [a for a in sys.argv[1:] if not a.startswith("-")]
+    rows, started = [], time.time()
+    for name, options, own_suites, environment in BUILDS[: 1 if quick or suites else None]:
+        say(f"== {name}")
+        folder = build(name, options, environment)
+        if not folder:
+            rows.append({"name": f"{name}: build", "result": "FAIL", "duration": 0})
+            continue
+        rows.append({"name": f"{name}: build", "result": "OK", "duration": 0})
+        if own_suites != []:
+            skipped = [] if suites or own_suites else (["slow", "system"] if quick else [])
+            rows += test(name, folder, suites or own_suites, skipped)
+    passed = [r for r in rows if r["result"] in ("OK", "EXPECTEDFAIL")]
+    skipped = [r for r in rows if r["result"] == "SKIP"]
+    failed = [r for r in rows if r not in passed and r not in skipped]
+    for r in skipped:
+        say(f"skipped: {r['name']}: {reason(r)}")
+    for r in failed:
+        say(f"FAILED: {r['name']} ({r['result']})")
+    say(f"{time.time() - started:.0f} s")
+    say(f"{len(passed)} passed, {len(failed)} failed, {len(skipped)} skipped")
+    return 1 if failed else 0
+
+
+sys.exit(main())
