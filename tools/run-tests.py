@@ -33,7 +33,9 @@ def build(name, options, environment):
     folder = os.path.join(BASE, name)
     env = dict(os.environ, **environment)
     fresh = not os.path.exists(os.path.join(folder, "build.ninja"))
-    setup = ["meson", "setup", folder, "--prefix=/usr", *options] + ([] if fresh else ["--reconfigure"])
+    triplet = subprocess.run(["gcc", "-print-multiarch"], capture_output=True, text=True).stdout.strip()
+    # meson asks dpkg-dev for this; without it libraries would go where Debian's loader does not look
+    setup = ["meson", "setup", folder, "--prefix=/usr", "--libdir=lib/" + triplet, *options] + ([] if fresh else ["--reconfigure"])
     if run(setup, env=env, stdout=subprocess.DEVNULL) or run(["ninja", "-C", folder, "--quiet"], env=env):
         return None
     return folder
