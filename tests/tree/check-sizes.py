@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """check-sizes.py ROOT: the size ratchet. No function over 70 lines (kernels: 120), no file over 800.
 
-A function is what starts at a line in column 0 that ends in '{' (not a type, not data) and ends at a '}' in
-column 0: our format makes that exact. Generated tables are exempt by name.
+A function is what starts at a line in column 0, whose signature ends in '{' (not a type, not data), and ends at a '}'
+in column 0: our format makes that exact. Generated tables are exempt by name.
 """
 import os, re, sys
 
@@ -12,14 +12,21 @@ GENERATED = {"daemon/model/unicode-tables.c"}
 
 
 def functions(lines):
-    start = None
+    start = head = None
     for i, line in enumerate(lines):
-        if start is None and line.rstrip().endswith("{") and line[:1] not in (" ", "\t", "}", "/", "*", "#", "{") and ")" in line \
-                and not re.match(r"(typedef|struct|enum|union)\b[^(]*\{", line) and "=" not in line.split("(")[0]:
-            start = i
-        elif start is not None and line.startswith("}"):
+        if start is None:
+            if line[:1] not in (" ", "\t", "}", "/", "*", "#", "{", ""):
+                head = i                # a signature may take several lines, the others indented
+            if head is None or not line.rstrip().endswith(("{", ";")):
+                continue
+            text = " ".join(lines[head : i + 1])
+            if line.rstrip().endswith("{") and ")" in text and "=" not in text.split("(")[0] \
+                    and not re.match(r"(typedef|struct|enum|union)\b[^(]*\{", text):
+                start = head
+            head = None
+        elif line.startswith("}"):
             yield start + 1, i - start + 1, lines[start].strip()
-            start = None
+            start = head = None
 
 
 def main():
