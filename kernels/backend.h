@@ -41,7 +41,8 @@ enum {
 struct warm_backend_config {
         uint32_t
                 n_threads; /* CPU: workers, the caller included; 0: one for each core this process may use */
-        int device; /* CUDA: index */
+        int device;            /* CUDA: index; -1: the first with room */
+        uint64_t needed_bytes; /* CUDA: free memory that the device must have now */
 };
 
 struct warm_backend_info {
@@ -51,6 +52,7 @@ struct warm_backend_info {
         uint32_t kv_layout;   /* changes when the order inside a tile does */
         uint64_t memory_total;
         uint64_t memory_free;
+        uint64_t memory_others; /* of the device, held by other processes; 0: not told (the CPU) */
         uint64_t scratch_bytes; /* what the backend itself holds now, beside weights and KV */
 };
 
@@ -190,6 +192,18 @@ struct warm_backend {
  */
 int warm_cpu_backend_new(const struct warm_backend_config *config,
                          struct warm_backend **ret_backend);
+
+/*
+ * Make the CUDA backend, on config->device or on the first GPU with config->needed_bytes free. Defined where
+ * WARM_HAVE_CUDA is (build-config.h). Needs no driver to be called: where there is none it says so.
+ *
+ * @param ret_why on -ENODEV and WARM_BACKEND_E_MEMORY a malloc'd sentence that says what is in the way and what to do;
+ *        may be NULL
+ * Return: 0; -ENOMEM; -ENODEV: no GPU that can be used; WARM_BACKEND_E_MEMORY: one that could, with too little memory
+ * free: it may be worth waiting.
+ */
+int warm_cuda_backend_new(const struct warm_backend_config *config,
+                          struct warm_backend **ret_backend, char **ret_why);
 
 /* Free a backend; its weights must be freed before. Takes NULL, returns NULL. */
 static inline struct warm_backend *warm_backend_free(struct warm_backend *b) {

@@ -6,7 +6,7 @@ Arrows run downward only. A directory that the table does not name is an error, 
 """
 import os, re, sys
 
-LIBC = {"assert", "cpuid", "ctype", "dirent", "errno", "fcntl", "fenv", "float", "getopt", "grp", "immintrin", "inttypes", "limits",
+LIBC = {"assert", "cpuid", "ctype", "dirent", "dlfcn", "errno", "fcntl", "fenv", "float", "getopt", "grp", "immintrin", "inttypes", "limits",
         "locale", "math", "poll", "pthread", "pwd", "sched", "signal", "spawn", "stdalign", "stdarg", "stdatomic", "stdbool", "stddef", "stdint",
         "stdio", "stdlib", "string", "strings", "termios", "time", "unistd", "arm_neon", "arpa/inet", "netinet/in", "syslog", "ucontext"}
 LIBC_DIRS = ("sys/", "linux/", "asm/")
@@ -16,7 +16,7 @@ TABLE = {
     "shm": ([], []),
     "kernels": ([], []),
     "kernels/cpu": (["kernels"], []),
-    "kernels/cuda": (["kernels"], ["cuda", "cublas"]),
+    "kernels/cuda": (["kernels"], ["cuda"]),
     "client": (["shm"], ["msgpack", "xxhash", "json-c"]),
     "daemon": (["shm", "kernels", "client"], ["msgpack", "xxhash", "systemd", "ini"]),
     "tests": (["shm", "kernels", "kernels/cpu", "kernels/cuda", "client", "daemon"], ["*"]),
@@ -35,7 +35,7 @@ def area(path):
 
 def library_of(header):
     for start, name in (("systemd/", "systemd"), ("msgpack", "msgpack"), ("xxhash", "xxhash"), ("ini.h", "ini"), ("json-c/", "json-c"),
-                        ("cuda", "cuda"), ("cublas", "cublas")):
+                        ("cuda", "cuda"), ("cooperative_groups", "cuda"), ("mma.h", "cuda")):
         if header.startswith(start):
             return name
     return None
