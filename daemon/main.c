@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "build-config.h"
 #include "sys/journal.h"
@@ -30,6 +31,8 @@ int main(int argc, char **argv) {
                 status = warm_service_check(&config);
         else
                 status = warm_service_run(&config);
+        if (status == WARM_EXIT_DEVICE_LOST)
+                _exit(status); /* exit handlers of the CUDA runtime would wait for the device */
         warm_config_deinit(&config);
         return status;
 }

@@ -179,6 +179,7 @@ struct warm_backend_ops {
                           uint32_t n_fds_max, uint32_t *ret_n_fds);
         int (*import_fds)(struct warm_backend *b, struct warm_weights *w, const int *fds,
                           uint32_t n_fds);
+        const char *(*fault)(struct warm_backend *b); /* may be NULL */
 };
 
 /* Embedded as the first member of each backend's own struct. */
@@ -277,7 +278,16 @@ static inline int warm_step_poll(struct warm_backend *b, uint64_t ticket) {
 }
 
 /*
+ * What happened to a backend that said WARM_BACKEND_E_LOST, for the journal: "CUDA_ERROR_ILLEGAL_ADDRESS in a step".
+ * Borrowed until the backend is freed. Return: the words; NULL: it cannot tell.
+ */
+static inline const char *warm_backend_fault(struct warm_backend *b) {
+        return b->ops->fault ? b->ops->fault(b) : NULL;
+}
+
+/*
  * A file descriptor that becomes readable when a step is done; borrowed, the backend reads it in warm_step_poll().
+ * When the device is lost it may stay quiet: who waits looks with warm_step_poll() now and then all the same.
  * Return: the fd; -EOPNOTSUPP: a step is done when submit returns, there is nothing to wait for (the CPU).
  */
 static inline int warm_backend_event_fd(struct warm_backend *b) {

@@ -250,7 +250,8 @@ void warm_dispatch_event(struct warm_server *s, const struct warm_event *event) 
                 break;
         case WARM_EVENT_FAULT:
                 s->is_faulty = true;
-                warm_server_note(s, WARM_SERVER_NOTE_FAULT, NULL, NULL, 0);
+                warm_server_note(s, WARM_SERVER_NOTE_FAULT, NULL, event->fault_text,
+                                 (uint64_t) event->fault);
                 break;
         }
 }

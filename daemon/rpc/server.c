@@ -18,6 +18,7 @@
 #define ACCEPT_PAUSE_US 100000U /* after EMFILE and its like */
 #define GROUPS_MAX      65536   /* NGROUPS_MAX of Linux */
 #define DRAIN_NS        2000000000ULL
+#define DRAIN_FAULT_NS  250000000ULL /* the process must be gone within a second */
 #define ENGINE_PRIORITY (SD_EVENT_PRIORITY_NORMAL - 10) /* what is done goes out first */
 #define ACCEPT_PRIORITY (SD_EVENT_PRIORITY_NORMAL + 10) /* who is there comes before who comes */
 
@@ -291,12 +292,12 @@ int warm_server_new(const struct warm_server_config *config, struct warm_server 
 
 /* The engine has requests that point at us: end them, and wait for it to say so. */
 static void drain(struct warm_server *s) {
-        uint64_t end_ns = warm_server_now_ns() + DRAIN_NS, now_ns;
+        uint64_t end_ns = warm_server_now_ns() + (s->is_faulty ? DRAIN_FAULT_NS : DRAIN_NS), now_ns;
         struct warm_pending *p;
 
         LIST_FOREACH(p, &s->pendings, server_link)
         warm_engine_cancel(s->config.engine, p->request->id);
-        while (!LIST_EMPTY(&s->pendings) && !s->is_faulty) {
+        while (!LIST_EMPTY(&s->pendings)) { /* a lost engine still hands back what came late */
                 struct pollfd fd = { .fd = warm_engine_event_fd(s->config.engine),
                                      .events = POLLIN };
                 struct warm_event event;

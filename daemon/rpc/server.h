@@ -30,7 +30,8 @@ enum warm_server_note_kind {
         WARM_SERVER_NOTE_REFUSED, /* a client was turned away as it came; limit: why */
         WARM_SERVER_NOTE_LIMIT,   /* a client was dropped, or a request refused, at a limit */
         WARM_SERVER_NOTE_FRAME, /* a client was dropped after a bad frame; limit: the error's name */
-        WARM_SERVER_NOTE_FAULT, /* the engine lost its device: end the process */
+        WARM_SERVER_NOTE_FAULT, /* the engine lost its device: end the process; value: which enum
+                                   warm_fault; limit: what the backend says of it, or NULL */
         _WARM_SERVER_NOTE_N,
 };
 
@@ -38,7 +39,7 @@ enum warm_server_note_kind {
 struct warm_server_note {
         enum warm_server_note_kind kind;
         uid_t uid;
-        const char *limit; /* static: the limit's or error's name, or NULL */
+        const char *limit; /* static (FAULT: the backend's): the limit's or error's name, or NULL */
         uint64_t value;    /* of the limit, or 0 */
 };
 

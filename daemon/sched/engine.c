@@ -12,8 +12,9 @@
 
 #include "sched/internal.h"
 
-#define SPIN_NS                                                                                    \
-        (50U * 1000) /* after work, before sleeping: the next keystroke's request (untuned guess) */
+#define STEP_LIMIT_NS_DEFAULT                                                                      \
+        (10ULL * 1000 * 1000 * 1000) /* a chunk is cut to take 20 ms (untuned guess) */
+#define STEP_LOOK_MS 100             /* the fd of a device that is lost may never be written */
 #define MIN_SHARE_DIVISOR                                                                          \
         16U /* of the pool, for each uid: one context by default (untuned guess) */
 
@@ -327,10 +328,12 @@ static void fail_all(struct warm_engine *e, enum warm_failure failure) {
                 warm_engine_fail_task(e, e->first, failure);
 }
 
-static void lose(struct warm_engine *e) {
+static void lose(struct warm_engine *e, enum warm_fault fault) {
         int error;
 
         e->lost = true;
+        e->fault = fault;
+        e->fault_text = warm_backend_fault(e->backend);
         warm_batch_rollback(e);
         fail_all(e, WARM_FAILURE_BACKEND);
         error = warm_ring_push(&e->events, (struct warm_message){ .kind = WARM_EVENT_FAULT });
@@ -357,15 +360,24 @@ static void after_step(struct warm_engine *e, struct warm_batch_entry *entry, ui
                 warm_engine_end_run(e, run, WARM_FINISH_NONE);
 }
 
-/* Nothing else may happen while a step runs: what it borrows must stay. */
-static int wait_for(struct warm_engine *e, uint64_t ticket) {
+/*
+ * Nothing else may happen while a step runs: what it borrows must stay. Of a step that hangs nothing is used or freed
+ * any more: the process ends.
+ * Return: as warm_step_poll(); WARM_BACKEND_E_PENDING: it hangs.
+ */
+static int wait_for(struct warm_engine *e, uint64_t ticket, uint64_t start_ns) {
+        const uint64_t limit_ns =
+                e->config.step_limit_ns ? e->config.step_limit_ns : STEP_LIMIT_NS_DEFAULT;
         int r;
 
         while ((r = warm_step_poll(e->backend, ticket)) == WARM_BACKEND_E_PENDING) {
-                struct pollfd fd = { .fd = e->backend->ops->event_fd(e->backend),
-                                     .events = POLLIN };
+                struct pollfd fd = { .fd = warm_backend_event_fd(e->backend), .events = POLLIN };
+                uint64_t taken_ns = warm_now_ns() - start_ns, left_ms;
 
-                poll(&fd, 1, -1);
+                if (taken_ns >= limit_ns)
+                        break;
+                left_ms = (limit_ns - taken_ns) / 1000000 + 1;
+                poll(&fd, 1, left_ms < STEP_LOOK_MS ? (int) left_ms : STEP_LOOK_MS);
         }
         return r;
 }
@@ -379,9 +391,9 @@ static void step(struct warm_engine *e) {
                              &ticket);
         assert(r != -EINVAL); /* the batch named a row, block or place that does not exist */
         if (r == 0)
-                r = wait_for(e, ticket);
+                r = wait_for(e, ticket, start);
         if (r != 0) {
-                lose(e);
+                lose(e, r == WARM_BACKEND_E_PENDING ? WARM_FAULT_HUNG : WARM_FAULT_LOST);
                 return;
         }
         end = warm_now_ns();

@@ -126,6 +126,12 @@ struct warm_request *warm_request_new(void);
 /* Frees prompt, answers, memory. Takes NULL, returns NULL. */
 struct warm_request *warm_request_free(struct warm_request *r);
 
+/* Why the backend cannot be used any more. */
+enum warm_fault {
+        WARM_FAULT_LOST, /* it said so */
+        WARM_FAULT_HUNG, /* a step was not done within the limit */
+};
+
 enum warm_event_kind {
         WARM_EVENT_TEXT,  /* request->answers[0] has n_bytes bytes to show */
         WARM_EVENT_DONE,  /* the request is the loop's again */
@@ -137,6 +143,8 @@ struct warm_event {
         struct warm_request *request;
         uint64_t n_bytes; /* TEXT: bytes 0 .. n_bytes of its text are stable and may be read now */
         const char *text; /* TEXT: [n_bytes], borrowed until the request is freed */
+        enum warm_fault fault;  /* FAULT */
+        const char *fault_text; /* FAULT: what the backend says of it, borrowed from it; or NULL */
 };
 
 struct warm_engine_config {
@@ -146,7 +154,8 @@ struct warm_engine_config {
                 kv_bytes_max; /* of all models together; 0: 16 contexts, at most a quarter of what is free */
         uint32_t n_context_max; /* 0: the model's */
         uint32_t chunk_ns; /* prefill is cut so that a step takes about this; 0: 20 ms (untuned) */
-        uint64_t cut_seed; /* tests: not 0: prefill is cut at random lengths drawn from it */
+        uint64_t step_limit_ns; /* a step that takes longer hangs; 0: 10 s (untuned) */
+        uint64_t cut_seed;      /* tests: not 0: prefill is cut at random lengths drawn from it */
 };
 
 struct warm_engine;

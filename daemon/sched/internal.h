@@ -73,6 +73,8 @@ struct warm_engine {
         uint32_t n_waiting;
         uint64_t n_closed; /* moves when room may have come free */
         bool lost;
+        enum warm_fault fault;  /* with fault_text: written before FAULT is pushed, then constant */
+        const char *fault_text; /* borrowed from the backend */
         struct warm_batch batch;
         uint64_t n_requests, n_steps, n_tokens_prefilled, n_tokens_decoded, busy_ns;
 };

@@ -75,6 +75,9 @@ bool warm_engine_next(struct warm_engine *e, struct warm_event *ret_event) {
                 ret_event->text = t->text;
         } else if (message.kind == WARM_EVENT_DONE) {
                 leave(e, t);
+        } else {
+                ret_event->fault = e->fault;
+                ret_event->fault_text = e->fault_text;
         }
         return true;
 }

@@ -147,6 +147,21 @@ static int start_engine(struct service *s) {
         return r < 0 ? failed(WARM_JOURNAL_FAILED, "starting the engine", NULL, r) : 0;
 }
 
+static void tell_fault(const struct warm_server_note *note) {
+        const char *what = note->limit ? note->limit : "it does not say why";
+        const char *const fields[] = { "WARM_FAULT", what, NULL };
+
+        if (note->value == WARM_FAULT_HUNG)
+                warm_journal_send(WARM_JOURNAL_BACKEND_HUNG, LOG_CRIT, NULL,
+                                  "the device hangs: a step was not done within its limit; all "
+                                  "clients were told; ending to start again");
+        else
+                warm_journal_send(WARM_JOURNAL_BACKEND_LOST, LOG_CRIT, fields,
+                                  "the device was lost: %s; all clients were told; ending to "
+                                  "start again",
+                                  what);
+}
+
 static void on_note(void *userdata, const struct warm_server_note *note) {
         struct service *s = userdata;
         char uid[16];
@@ -157,8 +172,7 @@ static void on_note(void *userdata, const struct warm_server_note *note) {
         switch (note->kind) {
         case WARM_SERVER_NOTE_FAULT:
                 s->device_lost = true;
-                warm_journal_send(WARM_JOURNAL_BACKEND_LOST, LOG_CRIT, NULL,
-                                  "the device was lost; ending to start again");
+                tell_fault(note);
                 (void) sd_event_exit(s->event, WARM_EXIT_DEVICE_LOST);
                 break;
         default:

@@ -320,8 +320,10 @@ static bool advance(struct warm_engine *e, struct task *t, struct warm_event *re
                 t->stage = STAGE_DONE;
                 text = warm_answer_text(r->answers[0].answer);
                 if (text.n / 2 > 0) {
-                        *ret_event =
-                                (struct warm_event){ WARM_EVENT_TEXT, r, text.n / 2, text.data };
+                        *ret_event = (struct warm_event){ .kind = WARM_EVENT_TEXT,
+                                                          .request = r,
+                                                          .n_bytes = text.n / 2,
+                                                          .text = text.data };
                         return true;
                 }
         }

@@ -260,7 +260,9 @@ static int fake_submit(struct warm_backend *b, struct warm_weights *w, const str
                 return WARM_BACKEND_E_LOST;
         if (pause.tv_nsec > 0)
                 nanosleep(&pause, NULL);
-        if (atomic_load(&f->async_ns) > 0)
+        if (n == atomic_load(&f->hang_at))
+                f->due_ns = UINT64_MAX;
+        else if (atomic_load(&f->async_ns) > 0)
                 arm(f, atomic_load(&f->async_ns));
         f->pending_weights = w;
         f->pending_step = step;
@@ -272,6 +274,8 @@ static int fake_poll(struct warm_backend *b, uint64_t ticket) {
         struct fake_backend *f = (struct fake_backend *) b;
 
         assert(ticket == f->ticket && f->pending_step);
+        if (f->due_ns == UINT64_MAX && atomic_load(&f->lose_hanging))
+                return WARM_BACKEND_E_LOST;
         if (now_ns() < f->due_ns)
                 return WARM_BACKEND_E_PENDING;
         if (ticket == atomic_load(&f->lose_at))
@@ -283,6 +287,11 @@ static int fake_poll(struct warm_backend *b, uint64_t ticket) {
 
 static int fake_event_fd(struct warm_backend *b) {
         return ((struct fake_backend *) b)->timer_fd;
+}
+
+static const char *fake_fault(struct warm_backend *b) {
+        (void) b;
+        return "a made-up fault";
 }
 
 static const struct warm_backend_ops fake_ops = {
@@ -297,6 +306,7 @@ static const struct warm_backend_ops fake_ops = {
         .submit = fake_submit,
         .poll = fake_poll,
         .event_fd = fake_event_fd,
+        .fault = fake_fault,
 };
 
 struct fake_backend *fake_backend_new(void) {

@@ -29,6 +29,8 @@ struct fake_backend {
         _Atomic uint64_t async_ns;     /* or: submit returns at once, poll is pending for so long */
         _Atomic uint64_t lose_at;      /* the n-th step is lost (from 1); 0: never */
         atomic_bool lose_in_poll;      /* in poll, not in submit */
+        _Atomic uint64_t hang_at;      /* the n-th step is never done, its fd stays quiet */
+        atomic_bool lose_hanging;      /* from now on the step that hangs is lost, fd as quiet */
         _Atomic uint64_t n_chunks_max; /* of all weights together; then WARM_BACKEND_E_MEMORY */
         _Atomic uint64_t memory_free;
         atomic_bool never_ends; /* no context ends by itself */

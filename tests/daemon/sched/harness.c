@@ -19,7 +19,8 @@ void harness_start(struct harness *h, struct harness_options options) {
         struct warm_engine_config config = { .kv_type = WARM_TYPE_F16,
                                              .kv_bytes_max = options.kv_bytes,
                                              .cut_seed = options.cut_seed,
-                                             .chunk_ns = options.chunk_ns };
+                                             .chunk_ns = options.chunk_ns,
+                                             .step_limit_ns = options.step_limit_ns };
         uint32_t n_models = options.n_models ? options.n_models : 1;
 
         *h = (struct harness){ .fake = fake_backend_new() };
@@ -107,6 +108,8 @@ struct warm_event harness_event(struct harness *h) {
                 assert_int_equal(poll(&fd, 1, HARNESS_WAIT_MS), 1);
         h->n_texts += event.kind == WARM_EVENT_TEXT;
         h->n_faults += event.kind == WARM_EVENT_FAULT;
+        if (event.kind == WARM_EVENT_FAULT)
+                h->last_fault = event;
         h->n_done += event.kind == WARM_EVENT_DONE;
         if (event.kind == WARM_EVENT_TEXT) {
                 assert_true(event.n_bytes > 0);

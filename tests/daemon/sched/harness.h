@@ -23,6 +23,7 @@ struct harness {
         uint64_t n_ids_given;
         uint64_t n_texts; /* TEXT events seen */
         uint64_t n_faults;
+        struct warm_event last_fault;
         uint64_t n_done;
 };
 
@@ -32,6 +33,7 @@ struct harness_options {
         uint64_t kv_bytes;  /* 0: the default */
         uint64_t cut_seed;
         uint32_t chunk_ns;
+        uint64_t step_limit_ns;
 };
 
 void harness_start(struct harness *h, struct harness_options options);

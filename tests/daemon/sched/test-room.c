@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "harness.h"
+#include "sched/internal.h"
 #include "sched/kvpool.h"
 
 #define BLOCK 4096U /* bytes, as the fake backend tells */
@@ -238,6 +239,8 @@ static void a_lost_backend_fails_everything_and_says_so_once(void **state) {
                         harness_run(&h, late);
                         assert_int_equal(late->failure, WARM_FAILURE_BACKEND);
                         assert_int_equal(h.n_faults, 1);
+                        assert_int_equal(h.last_fault.fault, WARM_FAULT_LOST);
+                        assert_string_equal(h.last_fault.fault_text, "a made-up fault");
                         assert_int_equal(atomic_load(&h.fake->n_steps), n);
                         warm_request_free(late);
                         for (uint32_t i = 0; i < 20; i++) {
@@ -246,6 +249,78 @@ static void a_lost_backend_fails_everything_and_says_so_once(void **state) {
                         }
                         harness_drop(&h);
                 }
+}
+
+/* Start some requests of which step n hangs; the limit, if any, is 200 ms. */
+static void hang(struct harness *h, uint32_t n, uint64_t limit_ns,
+                 struct warm_request *requests[8]) {
+        harness_start(h, (struct harness_options){ .chunk_ns = 1, .step_limit_ns = limit_ns });
+        atomic_store(&h->fake->never_ends, true);
+        atomic_store(&h->fake->async_ns, 100000);
+        atomic_store(&h->fake->hang_at, n);
+        for (uint32_t i = 0; i < 8; i++) {
+                requests[i] = prompt_of(h, 30 + i, 100, (char) i);
+                harness_submit(h, requests[i]);
+        }
+}
+
+/* All of them have failed, the event says how, and nothing more was computed. */
+static void check_hung(struct harness *h, uint32_t n, enum warm_fault fault,
+                       struct warm_request *requests[8]) {
+        struct warm_request *late;
+
+        harness_wait_done(h, 8);
+        while (h->n_faults == 0)
+                harness_event(h);
+        assert_int_equal(h->n_faults, 1);
+        assert_int_equal(h->last_fault.fault, fault);
+        late = prompt_of(h, 30, 5, 0);
+        harness_run(h, late);
+        assert_int_equal(late->failure, WARM_FAILURE_BACKEND);
+        warm_request_free(late);
+        assert_int_equal(atomic_load(&h->fake->n_steps), n);
+        for (uint32_t i = 0; i < 8; i++) {
+                assert_int_equal(requests[i]->failure, WARM_FAILURE_BACKEND);
+                warm_request_free(requests[i]);
+        }
+        harness_drop(h);
+}
+
+static void a_step_that_hangs_is_lost_after_its_limit(void **state) {
+        (void) state;
+        for (uint32_t n = 1; n <= 20; n += 6) {
+                struct warm_request *requests[8];
+                struct harness h;
+                uint64_t begin = warm_now_ns();
+
+                hang(&h, n, 200000000, requests);
+                check_hung(&h, n, WARM_FAULT_HUNG, requests);
+                assert_true(warm_now_ns() - begin >= 200000000);
+        }
+}
+
+static void a_step_that_takes_long_but_ends_is_not_lost(void **state) {
+        struct warm_request *r;
+        struct harness h;
+
+        (void) state;
+        harness_start(&h, (struct harness_options){ .step_limit_ns = 2000000000 });
+        atomic_store(&h.fake->async_ns, 250000000); /* beyond two looks */
+        r = prompt_of(&h, 20, 2, 0);
+        harness_run(&h, r);
+        harness_check(&h, r);
+        warm_request_free(r);
+        harness_end(&h);
+}
+
+static void a_device_that_is_lost_without_a_sign_is_found_out(void **state) {
+        struct warm_request *requests[8];
+        struct harness h;
+
+        (void) state;
+        hang(&h, 3, 0, requests); /* by the limit alone it would take 10 s */
+        atomic_store(&h.fake->lose_hanging, true);
+        check_hung(&h, 3, WARM_FAULT_LOST, requests);
 }
 
 int main(void) {
@@ -260,6 +335,9 @@ int main(void) {
                 cmocka_unit_test(a_device_without_memory_is_a_full_cache),
                 cmocka_unit_test(one_model_takes_the_memory_that_another_only_caches_in),
                 cmocka_unit_test(a_lost_backend_fails_everything_and_says_so_once),
+                cmocka_unit_test(a_step_that_hangs_is_lost_after_its_limit),
+                cmocka_unit_test(a_step_that_takes_long_but_ends_is_not_lost),
+                cmocka_unit_test(a_device_that_is_lost_without_a_sign_is_found_out),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
