@@ -146,6 +146,25 @@ int warm_engine_add_model(struct warm_engine *e, struct warm_model *model,
         return 0;
 }
 
+uint64_t warm_engine_kv_bytes_max(const struct warm_engine *e) {
+        return e->budget.bytes_max;
+}
+
+int warm_engine_take_kv(struct warm_engine *e) {
+        uint64_t n_short = e->budget.n_short;
+
+        assert(!e->started && e->n_models > 0);
+        for (uint32_t i = 0; i < e->n_models; i++) {
+                struct warm_engine_model *m = &e->models[i];
+                uint64_t n_blocks = e->budget.bytes_max / e->n_models / m->block_bytes;
+
+                if (n_blocks > m->pool.n_blocks_max[0])
+                        n_blocks = m->pool.n_blocks_max[0];
+                warm_kvpool_grow(&m->pool, (uint32_t) n_blocks);
+        }
+        return e->budget.n_short == n_short ? 0 : WARM_BACKEND_E_MEMORY;
+}
+
 const struct warm_model *warm_engine_model(struct warm_engine *e, uint32_t model_index) {
         assert(model_index < e->n_models);
         return e->models[model_index].model;
@@ -190,6 +209,7 @@ static void tell_status(struct warm_engine *e, struct warm_task *t) {
         s->n_tokens_prefilled = e->n_tokens_prefilled;
         s->n_tokens_decoded = e->n_tokens_decoded;
         s->busy_ns = e->busy_ns;
+        s->n_memory_short = e->budget.n_short;
         s->n_models = e->n_models;
         for (uint32_t i = 0; i < e->n_models; i++) {
                 struct warm_engine_model *m = &e->models[i];

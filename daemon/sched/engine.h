@@ -79,6 +79,7 @@ struct warm_engine_status {
         uint32_t n_waiting, n_running;
         uint64_t n_requests, n_steps, n_tokens_prefilled, n_tokens_decoded;
         uint64_t busy_ns;
+        uint64_t n_memory_short; /* times that the device had no memory for a chunk of KV */
         uint32_t n_models;
         struct warm_model_status models[WARM_ENGINE_MODELS_MAX];
 };
@@ -174,6 +175,14 @@ const struct warm_model *warm_engine_model(struct warm_engine *e,
                                            uint32_t model_index); /* any thread */
 uint32_t warm_engine_n_models(struct warm_engine *e);
 uint32_t warm_engine_n_context(struct warm_engine *e, uint32_t model_index);
+
+/* The ceiling of all models' KV memory together. Thread: main, before warm_engine_start. */
+uint64_t warm_engine_kv_bytes_max(const struct warm_engine *e);
+/*
+ * Take all KV memory up to the ceiling now, each model an equal share, so that nobody else can.
+ * Thread: main, before warm_engine_start. Return: 0; WARM_BACKEND_E_MEMORY: the device does not have it.
+ */
+int warm_engine_take_kv(struct warm_engine *e);
 
 int warm_engine_start(struct warm_engine *e);
 /*

@@ -47,11 +47,17 @@ static uint64_t bytes_of_all(const struct warm_plan *plan, enum warm_type type) 
         return sum;
 }
 
-uint64_t warm_kvpool_default_bytes(const struct warm_plan *plan, uint32_t n_context,
-                                   enum warm_type type, uint64_t memory_free) {
+uint64_t warm_kvpool_context_bytes(const struct warm_plan *plan, uint32_t n_context,
+                                   enum warm_type type) {
         /* A sequence takes one block more for the tail it copies. */
         uint64_t n_blocks = (n_context + WARM_BLOCK_TOKENS - 1) / WARM_BLOCK_TOKENS + 1;
-        uint64_t context = n_blocks * bytes_of_all(plan, type);
+
+        return n_blocks * bytes_of_all(plan, type);
+}
+
+uint64_t warm_kvpool_default_bytes(const struct warm_plan *plan, uint32_t n_context,
+                                   enum warm_type type, uint64_t memory_free) {
+        uint64_t context = warm_kvpool_context_bytes(plan, n_context, type);
         uint64_t bytes = context * CONTEXTS_DEFAULT;
 
         if (bytes > memory_free / 4)
@@ -129,7 +135,9 @@ static bool add_chunk(struct warm_kvpool *p, uint32_t group) {
         bytes = chunk_bytes(p, group, chunk);
         if (bytes > p->budget->bytes_max - p->budget->bytes)
                 return false;
-        if (warm_kv_add(p->backend, p->weights, group, chunk) != 0)
+        r = warm_kv_add(p->backend, p->weights, group, chunk);
+        p->budget->n_short += r == WARM_BACKEND_E_MEMORY;
+        if (r != 0)
                 return false;
         r = warm_cache_add_blocks(p->cache, group, chunk * p->info.blocks_per_chunk[group],
                                   chunk_blocks(p, group, chunk));

@@ -19,7 +19,8 @@
 /* What all models may have together. */
 struct warm_kv_budget {
         uint64_t bytes_max;
-        uint64_t bytes; /* in chunks that have memory */
+        uint64_t bytes;   /* in chunks that have memory */
+        uint64_t n_short; /* times that the device had no memory for a chunk within the ceiling */
 };
 
 struct warm_kvpool {
@@ -41,6 +42,10 @@ struct warm_kvpool {
  */
 int warm_kvpool_block_bytes(const struct warm_plan *plan, uint32_t group, enum warm_type type,
                             uint64_t *ret_bytes);
+
+/* Bytes that one sequence of n_context tokens takes at most. Return: 0 if a group cannot be told. */
+uint64_t warm_kvpool_context_bytes(const struct warm_plan *plan, uint32_t n_context,
+                                   enum warm_type type);
 
 /*
  * The ceiling by default: 16 contexts, at most a quarter of what is free (both untuned guesses of the issue), at least

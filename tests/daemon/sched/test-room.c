@@ -196,6 +196,9 @@ static void a_device_without_memory_is_a_full_cache(void **state) {
         harness_run(&h, requests[0]);
         assert_int_equal(requests[0]->failure, WARM_FAILURE_NO_ROOM);
         warm_request_free(requests[0]);
+        requests[0] = harness_status(&h);
+        assert_true(requests[0]->status->n_memory_short > 0);
+        warm_request_free(requests[0]);
         harness_end(&h);
 }
 
@@ -214,6 +217,32 @@ static void one_model_takes_the_memory_that_another_only_caches_in(void **state)
         }
         assert_true(atomic_load(&h.fake->n_chunks) <= 2);
         harness_end(&h);
+}
+
+static void all_memory_can_be_taken_before_the_start(void **state) {
+        const uint32_t there[] = { 8, 4, 7 };
+
+        (void) state;
+        for (uint32_t i = 0; i < 3; i++) {
+                struct fake_backend *fake = fake_backend_new();
+                struct warm_engine_config config = { .backend = &fake->base,
+                                                     .kv_type = WARM_TYPE_F16,
+                                                     .kv_bytes_max = 8 * CHUNK };
+                struct warm_engine *engine;
+                uint32_t index;
+
+                atomic_store(&fake->n_chunks_max, there[i]);
+                assert_int_equal(warm_engine_new(&config, &engine), 0);
+                for (uint32_t m = 0; m < 2; m++)
+                        assert_int_equal(warm_engine_add_model(engine,
+                                                               fake_model_new(m ? "b" : "a", 512),
+                                                               &index, NULL),
+                                         0);
+                assert_true(warm_engine_kv_bytes_max(engine) == 8 * CHUNK);
+                assert_int_equal(warm_engine_take_kv(engine), i ? WARM_BACKEND_E_MEMORY : 0);
+                assert_int_equal(atomic_load(&fake->n_chunks), there[i]);
+                warm_engine_free(engine);
+        }
 }
 
 static void a_lost_backend_fails_everything_and_says_so_once(void **state) {
@@ -334,6 +363,7 @@ int main(void) {
                 cmocka_unit_test(what_fills_the_cache_alone_fits_and_one_block_more_does_not),
                 cmocka_unit_test(a_device_without_memory_is_a_full_cache),
                 cmocka_unit_test(one_model_takes_the_memory_that_another_only_caches_in),
+                cmocka_unit_test(all_memory_can_be_taken_before_the_start),
                 cmocka_unit_test(a_lost_backend_fails_everything_and_says_so_once),
                 cmocka_unit_test(a_step_that_hangs_is_lost_after_its_limit),
                 cmocka_unit_test(a_step_that_takes_long_but_ends_is_not_lost),
