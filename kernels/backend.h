@@ -206,6 +206,12 @@ int warm_cpu_backend_new(const struct warm_backend_config *config,
 int warm_cuda_backend_new(const struct warm_backend_config *config,
                           struct warm_backend **ret_backend, char **ret_why);
 
+/*
+ * The most free memory that a GPU has which could be used, or that `device` (not -1) has; makes nothing of it.
+ * Return: 0; -ENOMEM; -ENODEV with *ret_why as above.
+ */
+int warm_cuda_room(int device, uint64_t *ret_free_bytes, char **ret_why);
+
 /* Free a backend; its weights must be freed before. Takes NULL, returns NULL. */
 static inline struct warm_backend *warm_backend_free(struct warm_backend *b) {
         if (b)

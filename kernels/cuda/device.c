@@ -69,8 +69,9 @@ static bool driver_is_unfit(const struct warm_cuda_survey *s, struct why *why) {
         else if (s->error != 0)
                 say(why,
                     "the NVIDIA driver does not start (CUDA error %d): see whether nvidia-smi "
-                    "works and whether /dev/nvidiactl and /dev/nvidia-uvm may be opened by this "
-                    "user; after an upgrade of the driver, restart the machine",
+                    "works, whether /dev/nvidia-uvm is there (`nvidia-modprobe -u -c 0`, as root, "
+                    "makes it) and whether this user may open it; after an upgrade of the driver, "
+                    "restart the machine",
                     s->error);
         else if (s->n_devices == 0 && s->visible)
                 say(why,
@@ -160,6 +161,38 @@ int warm_cuda_survey_pick(const struct warm_cuda_survey *survey, int index, uint
         if (!looked)
                 say_absent(survey, index, &why);
         return hand_over(&why, result, ret_why);
+}
+
+int warm_cuda_survey_room(const struct warm_cuda_survey *survey, int index,
+                          uint64_t *ret_free_bytes, char **ret_why) {
+        struct warm_cuda_device d;
+        uint64_t most = 0;
+        /* First whether there is one at all, and the words if not. */
+        int r = warm_cuda_survey_pick(survey, index, 0, &d, ret_why);
+
+        if (r != 0)
+                return r;
+        for (uint32_t i = 0; i < survey->n_devices; i++) {
+                const struct warm_cuda_device *each = &survey->devices[i];
+
+                if ((index < 0 || each->index == index) && each->memory_free > most &&
+                    warm_cuda_survey_pick(survey, each->index, 0, &d, NULL) == 0)
+                        most = each->memory_free;
+        }
+        *ret_free_bytes = most;
+        return 0;
+}
+
+int warm_cuda_room(int device, uint64_t *ret_free_bytes, char **ret_why) {
+        struct warm_cuda_survey *survey = malloc(sizeof(*survey));
+        int r;
+
+        if (!survey)
+                return -ENOMEM;
+        warm_cuda_survey_take(survey);
+        r = warm_cuda_survey_room(survey, device, ret_free_bytes, ret_why);
+        free(survey);
+        return r;
 }
 
 int warm_cuda_device_pick(int index, uint64_t needed_bytes, struct warm_cuda_device *ret_device,

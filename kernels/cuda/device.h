@@ -58,7 +58,11 @@ void warm_cuda_survey_take(struct warm_cuda_survey *ret_survey);
 int warm_cuda_survey_pick(const struct warm_cuda_survey *survey, int index, uint64_t needed_bytes,
                           struct warm_cuda_device *ret_device, char **ret_why);
 
-/* Both at once. Return: as warm_cuda_survey_pick(). */
+/* As warm_cuda_room(), of a survey. */
+int warm_cuda_survey_room(const struct warm_cuda_survey *survey, int index,
+                          uint64_t *ret_free_bytes, char **ret_why);
+
+/* Ask and choose. Return: as warm_cuda_survey_pick(). */
 int warm_cuda_device_pick(int index, uint64_t needed_bytes, struct warm_cuda_device *ret_device,
                           char **ret_why);
 

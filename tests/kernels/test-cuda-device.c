@@ -134,6 +134,24 @@ static void many_gpus_do_not_overrun_the_sentence(void **state) {
         REFUSED(&s, -1, GIB, WARM_BACKEND_E_MEMORY, "cuda:63");
 }
 
+static void the_most_room_of_usable_gpus_is_told(void **state) {
+        struct warm_cuda_survey s = machine(2, gpu(0, 90, 3), gpu(1, 90, 40));
+        uint64_t bytes = 0;
+        char *why = NULL;
+
+        (void) state;
+        assert_int_equal(warm_cuda_survey_room(&s, -1, &bytes, &why), 0);
+        assert_true(bytes == 40 * GIB);
+        assert_int_equal(warm_cuda_survey_room(&s, 0, &bytes, &why), 0);
+        assert_true(bytes == 3 * GIB);
+        s.devices[1].capability = 75;
+        assert_int_equal(warm_cuda_survey_room(&s, -1, &bytes, &why), 0);
+        assert_true(bytes == 3 * GIB);
+        assert_int_equal(warm_cuda_survey_room(&s, 1, &bytes, &why), -ENODEV);
+        assert_non_null(strstr(why, "7.5"));
+        free(why);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(the_first_gpu_with_room_is_taken),
@@ -141,6 +159,7 @@ int main(void) {
                 cmocka_unit_test(no_driver_and_one_that_is_too_old_are_told),
                 cmocka_unit_test(an_absent_index_names_those_that_are_there),
                 cmocka_unit_test(compute_modes_that_keep_us_out_are_told),
+                cmocka_unit_test(the_most_room_of_usable_gpus_is_told),
                 cmocka_unit_test(many_gpus_do_not_overrun_the_sentence),
         };
 
