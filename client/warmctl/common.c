@@ -138,7 +138,7 @@ void warmctl_print_text(FILE *f, const char *text, size_t n) {
 }
 
 static bool is_size(const char *key, size_t n) {
-        return n > 6 && memcmp(key + n - 6, "_bytes", 6) == 0;
+        return n > 7 && (memcmp(key + n - 6, "_bytes", 6) == 0 || memcmp(key, "memory_", 7) == 0);
 }
 
 static void print_scalar(const struct warm_client_value *v, const char *key, size_t n_key) {

@@ -167,12 +167,21 @@ static void write_server(struct warm_writer *w, const struct warm_server *s) {
 }
 
 static void write_engine(struct warm_writer *w, const struct warm_engine_status *s) {
+        uint64_t weights_bytes = 0, kv_bytes = 0;
+
+        for (uint32_t i = 0; i < s->n_models; i++) {
+                weights_bytes += s->models[i].weights_bytes;
+                kv_bytes += s->models[i].kv_bytes;
+        }
         warm_write_string(w, "engine");
-        warm_write_map(w, 11);
+        warm_write_map(w, 15);
         warm_write_key_string(w, "backend", s->backend.name);
         warm_write_key_string(w, "description", s->backend.description);
         warm_write_key_uint(w, "memory_total", s->backend.memory_total);
         warm_write_key_uint(w, "memory_free", s->backend.memory_free);
+        warm_write_key_uint(w, "memory_others", s->backend.memory_others);
+        warm_write_key_uint(w, "weights_bytes", weights_bytes);
+        warm_write_key_uint(w, "kv_bytes", kv_bytes);
         warm_write_key_uint(w, "scratch_bytes", s->backend.scratch_bytes);
         warm_write_key_uint(w, "waiting", s->n_waiting);
         warm_write_key_uint(w, "running", s->n_running);
@@ -180,6 +189,7 @@ static void write_engine(struct warm_writer *w, const struct warm_engine_status 
         warm_write_key_uint(w, "tokens_prefilled", s->n_tokens_prefilled);
         warm_write_key_uint(w, "tokens_decoded", s->n_tokens_decoded);
         warm_write_key_uint(w, "busy_us", s->busy_ns / 1000);
+        warm_write_key_uint(w, "kv_short", s->n_memory_short);
 }
 
 static void write_cache_stats(struct warm_writer *w, const struct warm_cache_stats *c) {
