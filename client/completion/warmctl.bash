@@ -24,8 +24,9 @@ _warmd() {
         case ${COMP_WORDS[COMP_CWORD - 1]} in
         --model | --socket | --config) mapfile -t COMPREPLY < <(compgen -f -- "$word") ;;
         --device) mapfile -t COMPREPLY < <(compgen -W "auto cpu cuda:0" -- "$word") ;;
+        --gpu-memory-short) mapfile -t COMPREPLY < <(compgen -W "shrink refuse" -- "$word") ;;
         --kv-type) mapfile -t COMPREPLY < <(compgen -W "f16 bf16 f32" -- "$word") ;;
-        *) mapfile -t COMPREPLY < <(compgen -W "--model --socket --device --kv-memory --kv-type --context --threads --chunk-ms --admin-group --config --check --help --version" -- "$word") ;;
+        *) mapfile -t COMPREPLY < <(compgen -W "--model --socket --device --gpu-memory-wait --gpu-memory-short --kv-memory --kv-type --context --threads --chunk-ms --admin-group --config --check --help --version" -- "$word") ;;
         esac
 }
 complete -F _warmctl warmctl

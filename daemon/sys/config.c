@@ -151,6 +151,17 @@ static int set_kv_type(struct warm_config *c, const char *value, char **ret_why)
         return because(ret_why, -EINVAL, "kv-type: \"%s\" is none of f16, bf16, f32", value);
 }
 
+static int set_memory_short(struct warm_config *c, const char *value, char **ret_why) {
+        if (strcmp(value, "shrink") == 0)
+                c->gpu_memory_short = WARM_MEMORY_SHRINK;
+        else if (strcmp(value, "refuse") == 0)
+                c->gpu_memory_short = WARM_MEMORY_REFUSE;
+        else
+                return because(ret_why, -EINVAL,
+                               "gpu-memory-short: \"%s\" is none of shrink, refuse", value);
+        return 0;
+}
+
 static int set_number(uint32_t *slot, const char *key, const char *value, uint32_t most,
                       char **ret_why) {
         if (parse_uint32(value, most, slot) < 0)
@@ -179,6 +190,10 @@ static int set_daemon_key(struct warm_config *c, const char *key, const char *va
                                        "kv-memory: \"%s\" is not a size like 512M or 2G", value);
                 return 0;
         }
+        if (strcmp(key, "gpu-memory-wait") == 0)
+                return set_number(&c->gpu_memory_wait_s, key, value, 86400, ret_why);
+        if (strcmp(key, "gpu-memory-short") == 0)
+                return set_memory_short(c, value, ret_why);
         if (strcmp(key, "threads") == 0)
                 return set_number(&c->n_threads, key, value, 1024, ret_why);
         if (strcmp(key, "context") == 0)
@@ -188,9 +203,9 @@ static int set_daemon_key(struct warm_config *c, const char *key, const char *va
         if (strcmp(key, "admin-group") == 0)
                 return replace(&c->admin_group, value);
         return because(ret_why, -EINVAL,
-                       "unknown key \"%s\"; known: model, socket, device, kv-memory, kv-type, "
-                       "context, threads, "
-                       "chunk-ms, admin-group",
+                       "unknown key \"%s\"; known: model, socket, device, gpu-memory-wait, "
+                       "gpu-memory-short, kv-memory, kv-type, context, threads, chunk-ms, "
+                       "admin-group",
                        key);
 }
 

@@ -30,6 +30,12 @@ enum warm_device {
         WARM_DEVICE_CUDA,
 };
 
+/* What to do where a GPU has less memory free than kv-memory asks for. */
+enum warm_memory_short {
+        WARM_MEMORY_SHRINK, /* take what there is */
+        WARM_MEMORY_REFUSE, /* all of it, at the start, or no start */
+};
+
 /* One model to load, with what overrides its file. Strings owned. */
 struct warm_config_model {
         char *section; /* [model NAME], or NULL: from --model or `model =` */
@@ -48,7 +54,9 @@ struct warm_config {
         uint32_t cuda_device;
         uint64_t kv_memory; /* bytes; 0: 16 contexts, at most a quarter of what is free */
         enum warm_type kv_type;
-        uint32_t n_context; /* 0: the model's */
+        uint32_t n_context;         /* 0: the model's */
+        uint32_t gpu_memory_wait_s; /* how long to wait for room on a GPU; 0: not */
+        enum warm_memory_short gpu_memory_short;
         uint32_t n_threads; /* 0: one for each core this process may use */
         uint32_t chunk_ms;  /* 0: the engine's default */
         char *admin_group;  /* whose members may load, unload and trim for everybody */

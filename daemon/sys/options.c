@@ -20,6 +20,9 @@ static const char help[] =
         "  --socket PATH      listen here (default: $XDG_RUNTIME_DIR/warmd/warmd.sock, else "
         "/run/warmd/warmd.sock)\n"
         "  --device DEVICE    auto, cpu or cuda:N (default: auto)\n"
+        "  --gpu-memory-wait SECONDS  how long to wait for room on a full GPU (default: 0)\n"
+        "  --gpu-memory-short shrink|refuse  what if a GPU has less free than --kv-memory "
+        "(default: shrink)\n"
         "  --kv-memory SIZE   most memory for cached context, like 512M (default: 16 contexts, at "
         "most a quarter\n"
         "                     of what is free)\n"
@@ -52,6 +55,8 @@ static const struct option options[] = {
         { "model", required_argument, NULL, OPTION_KEY },
         { "socket", required_argument, NULL, OPTION_KEY },
         { "device", required_argument, NULL, OPTION_KEY },
+        { "gpu-memory-wait", required_argument, NULL, OPTION_KEY },
+        { "gpu-memory-short", required_argument, NULL, OPTION_KEY },
         { "kv-memory", required_argument, NULL, OPTION_KEY },
         { "kv-type", required_argument, NULL, OPTION_KEY },
         { "context", required_argument, NULL, OPTION_KEY },

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "build-config.h"
+#include "device.h"
 #include "journal.h"
 #include "listen.h"
 #include "rpc/server.h"
@@ -19,13 +20,20 @@
 #include "service.h"
 #include "watchdog.h"
 
-#define DEFAULT_MODEL WARM_DATADIR "/models/warm-nano-q8_0.gguf"
+#define GPU_SCRATCH_BYTES (400ULL << 20) /* beside weights and KV, at most */
+#define DEFAULT_MODEL     WARM_DATADIR "/models/warm-nano-q8_0.gguf"
 
 /* Everything that runs, owned; taken down in the reverse order. */
 struct service {
         const struct warm_config *config;
         sd_event *event;
         struct warm_listen listen;
+        struct warm_model *models[WARM_CONFIG_MODELS_MAX]; /* read, not yet the engine's */
+        size_t n_models;
+        struct warm_device_need need;
+        bool on_gpu;
+        struct warm_backend *backend; /* borrowed from the engine; until it runs */
+        struct warm_backend_info device;
         struct warm_engine *engine;
         struct warm_server *server;
         struct warm_watchdog watchdog;
@@ -48,18 +56,6 @@ static int failed(enum warm_event_id id, const char *what, char *why, int r) {
         return r < 0 ? r : -EIO;
 }
 
-static int make_backend(const struct warm_config *config, struct warm_backend **ret_backend) {
-        struct warm_backend_config backend = { .n_threads = config->n_threads };
-        int r;
-
-        if (config->device == WARM_DEVICE_CUDA)
-                return failed(WARM_JOURNAL_FAILED, "device cuda",
-                              strdup("this warmd was built without CUDA; use --device cpu or auto"),
-                              -EOPNOTSUPP);
-        r = warm_cpu_backend_new(&backend, ret_backend);
-        return r < 0 ? failed(WARM_JOURNAL_FAILED, "starting the CPU backend", NULL, r) : 0;
-}
-
 static int open_model(const struct warm_config_model *m, struct warm_model **ret_model) {
         const struct warm_model_options options = warm_config_model_options(m);
         const char *path = m->path ? m->path : DEFAULT_MODEL;
@@ -77,25 +73,57 @@ static int open_model(const struct warm_config_model *m, struct warm_model **ret
         return r;
 }
 
-static int load_model(struct service *s, const struct warm_config_model *m) {
-        char weights[32], *why = NULL;
-        struct warm_model *model = NULL;
-        uint64_t begin = now_ns();
-        uint32_t index = 0;
-        int r = open_model(m, &model);
+/* Read what is configured; those that are refused are told and left out. Return: 0; -ENOMEM; -ENOENT: none is left. */
+static int open_models(struct service *s) {
+        static const struct warm_config_model shipped = {};
+        size_t n = s->config->n_models;
 
-        if (r < 0)
-                return r;
+        for (size_t i = 0; i < (n ? n : 1); i++) {
+                struct warm_model *m = NULL;
+                int r = open_model(n ? &s->config->models[i] : &shipped, &m);
+
+                if (r == -ENOMEM)
+                        return r;
+                if (r < 0)
+                        continue;
+                warm_device_need_add(&s->need, m, s->config);
+                s->models[s->n_models++] = m;
+        }
+        return s->n_models > 0 ? 0 : -ENOENT;
+}
+
+/* Why the engine did not take a model, as a sentence. NULL: no memory for it. */
+static char *why_not(const struct service *s, char *why, int r) {
+        struct warm_backend_info info;
+        char *advice, *text = NULL;
+
+        if (why || r != WARM_BACKEND_E_MEMORY)
+                return why ? why : strdup(strerror(r < 0 ? -r : EIO));
+        warm_backend_info(s->backend, &info);
+        advice = warm_device_advise(&s->need, info.memory_free);
+        if (asprintf(&text,
+                     "%.2f GiB of weights do not fit into what is left on the device, %.2f GiB; %s",
+                     (double) s->need.weights_bytes / 0x1p30, (double) info.memory_free / 0x1p30,
+                     advice ? advice : "use a smaller model") < 0)
+                text = NULL;
+        free(advice);
+        return text;
+}
+
+/* Return: 0: the engine has it; -errno, told. */
+static int load_model(struct service *s, struct warm_model *model) {
+        const uint64_t file_bytes = model->file_bytes, begin = now_ns();
+        char weights[32], *why = NULL;
+        uint32_t index = 0;
+        int r;
+
         if (isatty(STDERR_FILENO))
                 fprintf(stderr, "warmd: loading %s (%.1f MB) ...\n", model->name,
-                        (double) model->file_bytes / 1e6);
+                        (double) file_bytes / 1e6);
         r = warm_engine_add_model(s->engine, model, &index, &why);
-        if (r != 0) {
-                r = failed(WARM_JOURNAL_MODEL_REFUSED, model->path, why, r);
-                warm_model_free(model);
-                return r;
-        }
-        snprintf(weights, sizeof(weights), "%" PRIu64, model->file_bytes);
+        if (r != 0)
+                return failed(WARM_JOURNAL_MODEL_REFUSED, model->path, why_not(s, why, r), r);
+        snprintf(weights, sizeof(weights), "%" PRIu64, file_bytes);
         const char *const fields[] = { "WARM_MODEL", model->name, "WARM_WEIGHTS_BYTES", weights,
                                        NULL };
         warm_journal_send(WARM_JOURNAL_MODEL_LOADED, LOG_INFO, fields,
@@ -105,44 +133,103 @@ static int load_model(struct service *s, const struct warm_config_model *m) {
         return 0;
 }
 
-/* Load what is configured; those that are refused are told and left out. Return: 0; -ENOENT: none is left. */
-static int load_models(struct service *s) {
-        static const struct warm_config_model shipped = {};
-        size_t n = s->config->n_models;
+/*
+ * The ceiling for KV by configuration, but not beyond what the weights will leave. Known before the pools are made, for
+ * the size of their chunks follows from it.
+ */
+static uint64_t kv_ceiling(const struct service *s, struct warm_backend *backend) {
+        const uint64_t wanted = s->config->kv_memory,
+                       others = s->need.weights_bytes + GPU_SCRATCH_BYTES;
+        const char *const fields[] = { "WARM_DEVICE", "cuda", NULL };
+        struct warm_backend_info info;
+        uint64_t left;
 
-        for (size_t i = 0; i < (n ? n : 1); i++) {
-                int r = load_model(s, n ? &s->config->models[i] : &shipped);
-
-                if (r == -ENOMEM)
-                        return r;
-        }
-        if (warm_engine_n_models(s->engine) == 0)
-                return failed(WARM_JOURNAL_FAILED, "no model",
-                              strdup("none could be loaded; see the entries before"), -ENOENT);
-        return 0;
+        if (!s->on_gpu || wanted == 0 || s->config->gpu_memory_short == WARM_MEMORY_REFUSE)
+                return wanted;
+        warm_backend_info(backend, &info);
+        left = info.memory_free > others ? info.memory_free - others : 0;
+        if (left < s->need.kv_floor_bytes)
+                left = s->need.kv_floor_bytes; /* with less nothing would run: try */
+        if (wanted <= left)
+                return wanted;
+        warm_journal_send(WARM_JOURNAL_MEMORY_SHORT, LOG_NOTICE, fields,
+                          "the GPU will have %.2f GiB left for cached context, of %.2f GiB that "
+                          "are configured",
+                          (double) left / 0x1p30, (double) wanted / 0x1p30);
+        return left;
 }
 
-static int start_engine(struct service *s) {
-        struct warm_backend *backend = NULL;
+/* An engine on this backend, which it takes over, with the models. Return: 0; -errno, told; -ENOENT: no model. */
+static int fill_engine(struct service *s, struct warm_backend *backend) {
         struct warm_engine_config engine = {
+                .backend = backend,
                 .kv_type = s->config->kv_type,
-                .kv_bytes_max = s->config->kv_memory,
+                .kv_bytes_max = kv_ceiling(s, backend),
                 .n_context_max = s->config->n_context,
                 .chunk_ns = s->config->chunk_ms * 1000000U,
         };
-        int r = make_backend(s->config, &backend);
+        int r = warm_engine_new(&engine, &s->engine);
 
-        if (r < 0)
-                return r;
-        engine.backend = backend;
-        r = warm_engine_new(&engine, &s->engine);
         if (r < 0) {
                 warm_backend_free(backend);
                 return failed(WARM_JOURNAL_FAILED, "starting the engine", NULL, r);
         }
-        r = load_models(s);
+        s->backend = backend;
+        for (size_t i = 0; i < s->n_models; i++) {
+                r = load_model(s, s->models[i]);
+                if (r == -ENOMEM)
+                        return r;
+                if (r == 0)
+                        s->models[i] = NULL;
+        }
+        return warm_engine_n_models(s->engine) > 0 ? 0 : -ENOENT;
+}
+
+/* Configuration refuses a start without all of its KV memory. Return: 0; -ENOMEM, told. */
+static int take_kv(struct service *s) {
+        const char *const fields[] = { "WARM_DEVICE", "cuda", NULL };
+        struct warm_backend_info info;
+
+        if (warm_engine_take_kv(s->engine) == 0)
+                return 0;
+        warm_backend_info(s->backend, &info);
+        warm_journal_send(WARM_JOURNAL_MEMORY_SHORT, LOG_ERR, fields,
+                          "the GPU does not have the %.2f GiB that are to be had for cached "
+                          "context, %.2f GiB are left: end what else uses it, lower kv-memory, or "
+                          "set gpu-memory-short = shrink",
+                          (double) warm_engine_kv_bytes_max(s->engine) / 0x1p30,
+                          (double) info.memory_free / 0x1p30);
+        return -ENOMEM;
+}
+
+static int start_engine(struct service *s) {
+        const struct warm_device_makers *makers = warm_device_makers();
+        struct warm_backend *backend = NULL;
+        int r = open_models(s);
+
+        if (r == 0)
+                r = warm_device_open(makers, s->config, &s->need, &backend, &s->on_gpu);
+        if (r == 0)
+                r = fill_engine(s, backend);
+        if (r == -ENOENT && s->on_gpu && s->config->device == WARM_DEVICE_AUTO) {
+                s->engine = warm_engine_free(s->engine);
+                s->on_gpu = false;
+                r = warm_device_fall_back(makers, s->config,
+                                          "no model could be loaded on the GPU; see the entries "
+                                          "before",
+                                          &backend);
+                if (r == 0)
+                        r = fill_engine(s, backend);
+        }
+        if (r == -ENOENT)
+                return failed(WARM_JOURNAL_FAILED, "no model",
+                              strdup("none could be loaded; see the entries before"), r);
+        if (r == 0 && s->on_gpu && s->config->gpu_memory_short == WARM_MEMORY_REFUSE)
+                r = take_kv(s);
         if (r < 0)
                 return r;
+        warm_backend_info(s->backend, &s->device);
+        s->backend = NULL;
         r = warm_engine_start(s->engine);
         return r < 0 ? failed(WARM_JOURNAL_FAILED, "starting the engine", NULL, r) : 0;
 }
@@ -225,15 +312,16 @@ static void tell_ready(const struct service *s) {
         const struct warm_model *first = warm_engine_model(s->engine, 0);
         uint32_t n = warm_engine_n_models(s->engine);
         char models[16], load[16];
-        const char *const fields[] = { "WARM_MODELS",  models, "WARM_DEVICE", "cpu",
+        const char *const fields[] = { "WARM_MODELS",  models, "WARM_DEVICE", s->device.name,
                                        "WARM_LOAD_MS", load,   NULL };
+        const char *where = s->on_gpu ? s->device.description : "the CPU";
 
         snprintf(models, sizeof(models), "%u", n);
         snprintf(load, sizeof(load), "%.0f", (double) (now_ns() - s->started_ns) / 1e6);
-        (void) sd_notifyf(false, "READY=1\nSTATUS=%s%s on the CPU, warm", first->name,
-                          n > 1 ? " and others" : "");
-        warm_journal_send(WARM_JOURNAL_READY, LOG_INFO, fields, "ready after %s ms%s%s", load,
-                          s->listen.path[0] ? ": " : "", s->listen.path);
+        (void) sd_notifyf(false, "READY=1\nSTATUS=%s%s on %s, warm", first->name,
+                          n > 1 ? " and others" : "", where);
+        warm_journal_send(WARM_JOURNAL_READY, LOG_INFO, fields, "ready on %s after %s ms%s%s",
+                          where, load, s->listen.path[0] ? ": " : "", s->listen.path);
 }
 
 static void stop(struct service *s) {
@@ -242,6 +330,8 @@ static void stop(struct service *s) {
         if (s->device_lost)
                 return; /* the engine's thread may hang in the driver: the process ends without it */
         s->engine = warm_engine_free(s->engine);
+        for (size_t i = 0; i < s->n_models; i++)
+                warm_model_free(s->models[i]); /* those that were refused */
         warm_listen_close(&s->listen);
         s->event = sd_event_unref(s->event);
 }
@@ -263,6 +353,8 @@ int warm_service_run(const struct warm_config *config) {
                 goto out;
         }
         r = start_engine(&s);
+        if (r == -EINTR)
+                exit_status = WARM_EXIT_OK; /* asked to stop while it waited for memory */
         if (r < 0)
                 goto out;
         r = start_server(&s);
@@ -286,6 +378,7 @@ out:
 int warm_service_check(const struct warm_config *config) {
         static const struct warm_config_model shipped = {};
         size_t n = config->n_models, n_bad = 0;
+        struct warm_device_need need = {};
 
         for (size_t i = 0; i < (n ? n : 1); i++) {
                 struct warm_model *m = NULL;
@@ -298,7 +391,9 @@ int warm_service_check(const struct warm_config *config) {
                        m->quantization, (double) m->n_parameters / 1e6, m->plan.n_context,
                        m->format.order == WARM_ORDER_NONE ? "continues the prefix only"
                                                           : "fills in the middle");
+                warm_device_need_add(&need, m, config);
                 warm_model_free(m);
         }
+        n_bad += !warm_device_print(warm_device_makers(), config, &need);
         return n_bad ? WARM_EXIT_FAILED : WARM_EXIT_OK;
 }

@@ -42,7 +42,8 @@ static void every_key_is_read(void **state) {
                 parse(&c,
                       "; a comment\n[warmd]\nmodel = /a.gguf\nmodel = /b.gguf\nsocket = "
                       "/run/x.sock\n"
-                      "device = cuda:3\nkv-memory = 1.5G\nkv-type = bf16\nthreads = 4\ncontext = "
+                      "device = cuda:3\ngpu-memory-wait = 90\ngpu-memory-short = refuse\nkv-memory "
+                      "= 1.5G\nkv-type = bf16\nthreads = 4\ncontext = "
                       "4096\n"
                       "chunk-ms = 5\nadmin-group = wheel\n"
                       "[model coder]\npath = /c.gguf\norder = psm\nfim-prefix = <PRE>\nfim-suffix "
@@ -60,6 +61,8 @@ static void every_key_is_read(void **state) {
         assert_string_equal(c.socket, "/run/x.sock");
         assert_int_equal(c.device, WARM_DEVICE_CUDA);
         assert_int_equal(c.cuda_device, 3);
+        assert_int_equal(c.gpu_memory_wait_s, 90);
+        assert_int_equal(c.gpu_memory_short, WARM_MEMORY_REFUSE);
         assert_true(c.kv_memory == 3ULL << 29);
         assert_int_equal(c.kv_type, WARM_TYPE_BF16);
         assert_int_equal(c.n_threads, 4);
@@ -75,6 +78,8 @@ static void what_is_wrong_is_named(void **state) {
         refused("[else]\na = b\n", "[else]");
         refused("[warmd]\ndevice = gpu\n", "auto, cpu, cuda:N");
         refused("[warmd]\ndevice = cuda:x\n", "cuda:x");
+        refused("[warmd]\ngpu-memory-wait = 86401\n", "86400");
+        refused("[warmd]\ngpu-memory-short = wait\n", "shrink, refuse");
         refused("[warmd]\nkv-memory = lots\n", "512M");
         refused("[warmd]\nkv-type = q8_0\n", "f16, bf16, f32");
         refused("[warmd]\nthreads = -1\n", "threads");
