@@ -7,18 +7,14 @@
 #include <unistd.h>
 
 #include "build-config.h"
-#include "warmctl.h"
+#include "gpu.h"
 
-enum verdict { GOOD, ADVICE, BAD };
+#ifndef WARM_CUDA_VERSION
+#define WARM_CUDA_VERSION NULL
+#endif
 
-struct doctor {
-        const struct warmctl *ctl;
-        unsigned n_bad;
-        unsigned n_lines;
-};
-
-static void __attribute__((format(printf, 4, 5)))
-tell(struct doctor *d, enum verdict v, const char *key, const char *format, ...) {
+void warmctl_doctor_tell(struct doctor *d, enum verdict v, const char *key, const char *format,
+                         ...) {
         static const char *const words[] = { "good", "advice", "bad" };
         static const char *const marks[] = { "\033[32m", "\033[33m", "\033[31m" };
         char text[512];
@@ -27,8 +23,12 @@ tell(struct doctor *d, enum verdict v, const char *key, const char *format, ...)
         va_start(ap, format);
         vsnprintf(text, sizeof(text), format, ap);
         va_end(ap);
+        /* Our own words, and names that a driver or daemon gave: they must steer neither JSON nor a terminal. */
+        for (char *c = text; *c; c++)
+                if ((unsigned char) *c < 0x20 || *c == 0x7f || *c == '"' || *c == '\\')
+                        *c = '?';
         d->n_bad += v == BAD;
-        if (d->ctl->json) /* our own words: nothing in them needs escaping */
+        if (d->ctl->json)
                 printf("%s\"%s\": {\"verdict\": \"%s\", \"text\": \"%s\"}",
                        d->n_lines++ ? ", " : "{", key, words[v], text);
         else
@@ -79,70 +79,110 @@ static void look_at_machine(struct doctor *d) {
         long long mib = available_mib();
 
         if (cpu_has("avx512_vnni") || cpu_has("avx_vnni"))
-                tell(d, GOOD, "cpu",
-                     "the CPU multiplies bytes in one instruction (VNNI); %ld cores", cores);
+                warmctl_doctor_tell(d, GOOD, "cpu",
+                                    "the CPU multiplies bytes in one instruction (VNNI); %ld cores",
+                                    cores);
         else if (cpu_has("avx2") || cpu_has("asimddp") || cpu_has("asimd"))
-                tell(d, GOOD, "cpu", "the CPU has vector instructions that warmd uses; %ld cores",
-                     cores);
+                warmctl_doctor_tell(d, GOOD, "cpu",
+                                    "the CPU has vector instructions that warmd uses; %ld cores",
+                                    cores);
         else
-                tell(d, ADVICE, "cpu",
-                     "no AVX2 or NEON: warmd works, slowly; use the smallest model");
+                warmctl_doctor_tell(d, ADVICE, "cpu",
+                                    "no AVX2 or NEON: warmd works, slowly; use the smallest model");
         if (mib >= 0 && mib < 1024)
-                tell(d, ADVICE, "memory",
-                     "only %lld MiB of memory are available: give a small --kv-memory", mib);
+                warmctl_doctor_tell(
+                        d, ADVICE, "memory",
+                        "only %lld MiB of memory are available: give a small --kv-memory", mib);
         else if (mib >= 0)
-                tell(d, GOOD, "memory", "%lld MiB of memory are available", mib);
-        if (access("/dev/nvidiactl", F_OK) == 0)
-                tell(d, ADVICE, "gpu",
-                     "there is an NVIDIA GPU, and this version runs on the CPU only");
-        else
-                tell(d, GOOD, "gpu", "no NVIDIA GPU: the CPU backend is the right one");
+                warmctl_doctor_tell(d, GOOD, "memory", "%lld MiB of memory are available", mib);
 }
 
-static void look_at_daemon(struct doctor *d) {
+static bool text_is(const struct warm_client_value *v, const char *text) {
+        size_t n = 0;
+        const char *it = warm_client_value_text(v, &n);
+
+        return it && n == strlen(text) && memcmp(it, text, n) == 0;
+}
+
+static double gib(const struct warm_client_value *engine, const char *key) {
+        return (double) warm_client_value_int(warm_client_value_get(engine, key), 0) / 0x1p30;
+}
+
+/* Where it computes, and what that takes. Only administrators are told. */
+static void look_at_device(struct doctor *d, struct warm_client *c, bool gpu_usable) {
+        const struct warm_client_value *engine;
+        struct warm_client_reply *reply = NULL;
+
+        if (warm_client_call(c, "status", NULL, 5000, &reply) == 0) {
+                engine = warm_client_value_get(warm_client_reply_result(reply), "engine");
+                if (engine && text_is(warm_client_value_get(engine, "backend"), "cpu"))
+                        warmctl_doctor_tell(
+                                d, gpu_usable ? ADVICE : GOOD, "device",
+                                gpu_usable ? "it computes on the CPU, and there is a GPU that "
+                                             "can be used: see `journalctl -u warmd` for why "
+                                             "not, `warmd --check` for what is needed"
+                                           : "it computes on the CPU");
+                else if (engine)
+                        warmctl_doctor_tell(
+                                d, GOOD, "device",
+                                "it computes on a GPU: %.2f GiB of weights, %.2f of context, "
+                                "%.2f of scratch; others have %.2f, %.2f are free",
+                                gib(engine, "weights_bytes"), gib(engine, "kv_bytes"),
+                                gib(engine, "scratch_bytes"), gib(engine, "memory_others"),
+                                gib(engine, "memory_free"));
+        }
+        warm_client_reply_free(reply);
+}
+
+static void look_at_daemon(struct doctor *d, bool gpu_usable) {
         struct warm_client_reply *reply = NULL;
         struct warm_client *c = NULL;
         size_t n = 0;
         int r = warm_client_new(d->ctl->socket, &c);
 
         if (r == -EACCES)
-                tell(d, BAD, "socket",
-                     "the socket may not be opened by you: look at its permissions");
+                warmctl_doctor_tell(d, BAD, "socket",
+                                    "the socket may not be opened by you: look at its permissions");
         else if (r != 0)
-                tell(d, BAD, "socket",
-                     "no daemon answers (%s): systemctl enable --now warmd.socket, or run warmd",
-                     strerror(-r));
+                warmctl_doctor_tell(
+                        d, BAD, "socket",
+                        "no daemon answers (%s): systemctl enable --now warmd.socket, or run warmd",
+                        strerror(-r));
         if (r != 0)
                 return;
-        tell(d, GOOD, "socket", "a daemon answers at %s", warm_client_path(c));
+        warmctl_doctor_tell(d, GOOD, "socket", "a daemon answers at %s", warm_client_path(c));
         r = warm_client_call(c, "hello", NULL, 5000, &reply);
         if (r == 0) {
                 const struct warm_client_value *result = warm_client_reply_result(reply);
-                const char *version =
-                        warm_client_value_text(warm_client_value_get(result, "version"), &n);
 
-                if (!version || n != strlen(WARM_VERSION) || memcmp(version, WARM_VERSION, n) != 0)
-                        tell(d, ADVICE, "version",
-                             "it is another version than this warmctl (%s): restart it after an "
-                             "upgrade",
-                             WARM_VERSION);
+                if (!text_is(warm_client_value_get(result, "version"), WARM_VERSION))
+                        warmctl_doctor_tell(
+                                d, ADVICE, "version",
+                                "it is another version than this warmctl (%s): restart it after an "
+                                "upgrade",
+                                WARM_VERSION);
                 else
-                        tell(d, GOOD, "version", "it is of this version, %s", WARM_VERSION);
+                        warmctl_doctor_tell(d, GOOD, "version", "it is of this version, %s",
+                                            WARM_VERSION);
                 n = warm_client_value_n(warm_client_value_get(result, "models"));
-                tell(d, n ? GOOD : BAD, "models", "it has %zu model%s loaded", n,
-                     n == 1 ? "" : "s");
+                warmctl_doctor_tell(d, n ? GOOD : BAD, "models", "it has %zu model%s loaded", n,
+                                    n == 1 ? "" : "s");
+                look_at_device(d, c, gpu_usable);
         } else
-                tell(d, BAD, "version",
-                     "it does not answer a greeting within 5 s: see journalctl -u warmd");
+                warmctl_doctor_tell(
+                        d, BAD, "version",
+                        "it does not answer a greeting within 5 s: see journalctl -u warmd");
         warm_client_reply_free(reply);
         warm_client_free(c);
 }
 
 int warmctl_doctor(const struct warmctl *ctl) {
         struct doctor d = { .ctl = ctl };
+        static struct warmctl_gpus gpus;
 
         look_at_machine(&d);
-        look_at_daemon(&d);
+        warmctl_gpus_take(&gpus);
+        look_at_daemon(&d, warmctl_gpus_judge(&d, &gpus, WARM_CUDA_VERSION));
         if (ctl->json)
                 puts("}");
         return d.n_bad ? WARMCTL_REFUSED : WARMCTL_OK;
