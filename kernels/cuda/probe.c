@@ -10,23 +10,33 @@
 
 #include "device.h"
 
-int warm_cuda_driver_function(const char *name, unsigned version, void **ret_function) {
+/* The runtime's own function for it changed twice. */
+static cudaError_t find(const char *name, unsigned version, void **ret_function) {
+#if CUDART_VERSION >= 12000
         enum cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
-        void *function = NULL;
         cudaError_t r;
 
 #if CUDART_VERSION >= 12050
-        r = cudaGetDriverEntryPointByVersion(name, &function, version, cudaEnableDefault, &found);
-#elif CUDART_VERSION >= 12000
+        r = cudaGetDriverEntryPointByVersion(name, ret_function, version, cudaEnableDefault,
+                                             &found);
+#else
         (void) version; /* as of the toolkit that compiled this */
-        r = cudaGetDriverEntryPoint(name, &function, cudaEnableDefault, &found);
+        r = cudaGetDriverEntryPoint(name, ret_function, cudaEnableDefault, &found);
+#endif
+        return r == cudaSuccess && found != cudaDriverEntryPointSuccess ? cudaErrorSymbolNotFound
+                                                                        : r;
 #else
         (void) version;
-        r = cudaGetDriverEntryPoint(name, &function, cudaEnableDefault);
-        found = cudaDriverEntryPointSuccess;
+        return cudaGetDriverEntryPoint(name, ret_function, cudaEnableDefault);
 #endif
+}
+
+int warm_cuda_driver_function(const char *name, unsigned version, void **ret_function) {
+        void *function = NULL;
+        cudaError_t r = find(name, version, &function);
+
         (void) cudaGetLastError(); /* the caller was told: later calls are not to blame */
-        if (r != cudaSuccess || found != cudaDriverEntryPointSuccess || !function)
+        if (r != cudaSuccess || !function)
                 return -ENOSYS;
         *ret_function = function;
         return 0;
