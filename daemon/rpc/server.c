@@ -290,6 +290,20 @@ int warm_server_new(const struct warm_server_config *config, struct warm_server 
         return 0;
 }
 
+/* An engine that hangs in its driver hands nothing back: its requests are answered without a look at them. */
+static void tell_fault(struct warm_server *s) {
+        struct warm_pending *p;
+
+        LIST_FOREACH(p, &s->pendings, server_link) {
+                struct warm_connection *c = p->call.connection;
+
+                if (!c || c->state == WARM_CONNECTION_DEAD)
+                        continue;
+                warm_call_error(&p->call, WARM_RPC_E_BACKEND);
+                warm_connection_wrote(c);
+        }
+}
+
 /* The engine has requests that point at us: end them, and wait for it to say so. */
 static void drain(struct warm_server *s) {
         uint64_t end_ns = warm_server_now_ns() + (s->is_faulty ? DRAIN_FAULT_NS : DRAIN_NS), now_ns;
@@ -309,6 +323,12 @@ static void drain(struct warm_server *s) {
                         break;
                 (void) poll(&fd, 1, (int) ((end_ns - now_ns) / 1000000) + 1);
         }
+        if (s->is_faulty)
+                tell_fault(s);
+}
+
+void warm_server_give_up(struct warm_server *s) {
+        s->is_faulty = true;
 }
 
 struct warm_server *warm_server_free(struct warm_server *s) {

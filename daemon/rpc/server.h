@@ -80,6 +80,12 @@ struct warm_server;
 int warm_server_new(const struct warm_server_config *config, struct warm_server **ret_server);
 
 /*
+ * The engine does not come back: whoever waits for it has backend-failed from warm_server_free(), which then waits for
+ * 250 ms only.
+ */
+void warm_server_give_up(struct warm_server *s);
+
+/*
  * Cancel what is in flight, wait for it (2 s at most), send what can be sent at once, close. Takes NULL, returns
  * NULL.
  */

@@ -21,6 +21,7 @@
 #include "watchdog.h"
 
 #define GPU_SCRATCH_BYTES (400ULL << 20) /* beside weights and KV, at most */
+#define GPU_HANG_US       12000000U /* above the engine's own limit for a step (untuned guess) */
 #define DEFAULT_MODEL     WARM_DATADIR "/models/warm-nano-q8_0.gguf"
 
 /* Everything that runs, owned; taken down in the reverse order. */
@@ -269,6 +270,28 @@ static void on_note(void *userdata, const struct warm_server_note *note) {
         }
 }
 
+/* The engine does not return from the driver: nobody but the loop can tell the clients. */
+static void on_hung(void *userdata) {
+        struct service *s = userdata;
+
+        s->device_lost = true;
+        warm_server_give_up(s->server);
+        tell_fault(&(struct warm_server_note){ .value = WARM_FAULT_HUNG });
+        (void) sd_event_exit(s->event, WARM_EXIT_DEVICE_LOST);
+}
+
+static int start_watchdog(struct service *s) {
+        const struct warm_watchdog_config config = {
+                .engine = s->engine,
+                .hang_us = s->on_gpu ? GPU_HANG_US : 0,
+                .hung = on_hung,
+                .userdata = s,
+        };
+        int r = warm_watchdog_init(&s->watchdog, s->event, &config);
+
+        return r < 0 ? failed(WARM_JOURNAL_FAILED, "watchdog", NULL, r) : 0;
+}
+
 static gid_t admin_gid(const struct warm_config *config) {
         const struct group *g = getgrnam(config->admin_group ? config->admin_group : "warmd-admin");
 
@@ -311,15 +334,18 @@ static int start_loop(struct service *s) {
 static void tell_ready(const struct service *s) {
         const struct warm_model *first = warm_engine_model(s->engine, 0);
         uint32_t n = warm_engine_n_models(s->engine);
-        char models[16], load[16];
+        char models[16], load[16], vram[64] = "";
         const char *const fields[] = { "WARM_MODELS",  models, "WARM_DEVICE", s->device.name,
                                        "WARM_LOAD_MS", load,   NULL };
         const char *where = s->on_gpu ? s->device.description : "the CPU";
 
         snprintf(models, sizeof(models), "%u", n);
         snprintf(load, sizeof(load), "%.0f", (double) (now_ns() - s->started_ns) / 1e6);
-        (void) sd_notifyf(false, "READY=1\nSTATUS=%s%s on %s, warm", first->name,
-                          n > 1 ? " and others" : "", where);
+        if (s->on_gpu)
+                snprintf(vram, sizeof(vram), " (%.1f GiB of weights)",
+                         (double) s->need.weights_bytes / 0x1p30);
+        (void) sd_notifyf(false, "READY=1\nSTATUS=%s%s on %s%s, warm", first->name,
+                          n > 1 ? " and others" : "", where, vram);
         warm_journal_send(WARM_JOURNAL_READY, LOG_INFO, fields, "ready on %s after %s ms%s%s",
                           where, load, s->listen.path[0] ? ": " : "", s->listen.path);
 }
@@ -360,11 +386,9 @@ int warm_service_run(const struct warm_config *config) {
         r = start_server(&s);
         if (r < 0)
                 goto out;
-        r = warm_watchdog_init(&s.watchdog, s.event, s.engine);
-        if (r < 0) {
-                (void) failed(WARM_JOURNAL_FAILED, "watchdog", NULL, r);
+        r = start_watchdog(&s);
+        if (r < 0)
                 goto out;
-        }
         tell_ready(&s);
         r = sd_event_loop(s.event);
         exit_status = r < 0 ? WARM_EXIT_FAILED : r;

@@ -26,10 +26,17 @@
 #include "sched/engine.h"
 #include "sys/device.h"
 #include "sys/service.h"
+#include "sys/watchdog.h"
 
 #define N_CLIENTS 3
 
-enum mishap { MISHAP_NONE, MISHAP_LOST_IN_SUBMIT, MISHAP_LOST_IN_POLL, MISHAP_HANG };
+enum mishap {
+        MISHAP_NONE,
+        MISHAP_LOST_IN_SUBMIT,
+        MISHAP_LOST_IN_POLL,
+        MISHAP_HANG,
+        MISHAP_HANG_IN_SUBMIT
+};
 
 /* Set before the daemon's process is made. */
 static enum mishap mishap;
@@ -52,6 +59,8 @@ static int submit(struct warm_backend *b, struct warm_weights *w, const struct w
                 usleep(200000); /* the others queue up */
                 return WARM_BACKEND_E_LOST;
         }
+        while (n_steps == mishap_step && mishap == MISHAP_HANG_IN_SUBMIT)
+                pause();
         return cpu_ops->submit(b, w, step, ret_ticket);
 }
 
@@ -165,6 +174,20 @@ int __wrap_warm_engine_new(const struct warm_engine_config *config,
         return __real_warm_engine_new(&faster, ret_engine);
 }
 
+int __real_warm_watchdog_init(struct warm_watchdog *w, sd_event *event,
+                              const struct warm_watchdog_config *config);
+int __wrap_warm_watchdog_init(struct warm_watchdog *w, sd_event *event,
+                              const struct warm_watchdog_config *config);
+
+int __wrap_warm_watchdog_init(struct warm_watchdog *w, sd_event *event,
+                              const struct warm_watchdog_config *config) {
+        struct warm_watchdog_config faster = *config;
+
+        if (mishap == MISHAP_HANG_IN_SUBMIT)
+                faster.hang_us = config->hang_us / 20;
+        return __real_warm_watchdog_init(w, event, &faster);
+}
+
 static uint64_t now_ms(void) {
         struct timespec t;
 
@@ -260,13 +283,16 @@ static pid_t start_client(const struct daemon *d) {
 
 static const char *const on_cpu[] = { "device", "cpu", NULL };
 
+static const char *const on_gpu[] = { "device", "cuda:0", NULL };
+
 static void check_mishap(enum mishap what, uint64_t at_step, const char *words) {
         pid_t clients[N_CLIENTS];
         struct daemon d;
         uint64_t told = 0;
         char said[4096];
 
-        start_daemon(&d, what, at_step, on_cpu);
+        gpu_free_bytes = 8ULL << 30;
+        start_daemon(&d, what, at_step, on_gpu);
         for (int i = 0; i < N_CLIENTS; i++)
                 clients[i] = start_client(&d);
         for (int i = 0; i < N_CLIENTS; i++) {
@@ -296,6 +322,11 @@ static void a_device_lost_while_a_step_runs_is_told_to_all(void **state) {
 static void a_step_that_hangs_is_told_to_all(void **state) {
         (void) state;
         check_mishap(MISHAP_HANG, 1, "the device hangs");
+}
+
+static void a_driver_that_does_not_return_is_told_to_all(void **state) {
+        (void) state;
+        check_mishap(MISHAP_HANG_IN_SUBMIT, 1, "the device hangs");
 }
 
 /* It completes, stops as asked, and has said all these words on the way. */
@@ -392,6 +423,7 @@ int main(void) {
                 cmocka_unit_test(a_device_lost_in_the_first_step_is_told_to_all),
                 cmocka_unit_test(a_device_lost_while_a_step_runs_is_told_to_all),
                 cmocka_unit_test(a_step_that_hangs_is_told_to_all),
+                cmocka_unit_test(a_driver_that_does_not_return_is_told_to_all),
                 cmocka_unit_test(a_gpu_with_room_is_taken_and_named),
                 cmocka_unit_test(a_gpu_short_of_memory_gets_a_smaller_cache),
                 cmocka_unit_test(a_gpu_short_of_memory_is_refused_if_configured),

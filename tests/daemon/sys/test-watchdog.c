@@ -42,7 +42,7 @@ static void nobody_asked_for_it_outside_of_systemd(void **state) {
         (void) state;
         unsetenv("WATCHDOG_USEC");
         assert_true(sd_event_new(&event) >= 0);
-        assert_int_equal(warm_watchdog_init(&w, event, NULL), 0);
+        assert_int_equal(warm_watchdog_init(&w, event, &(struct warm_watchdog_config){}), 0);
         assert_null(w.timer);
         warm_watchdog_deinit(&w);
         sd_event_unref(event);
