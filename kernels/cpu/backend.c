@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "cpu.h"
+#include "kernels/step-check.h"
 
 static struct warm_cpu_backend *cpu(struct warm_backend *b) {
         return (struct warm_cpu_backend *) b; /* base is the first member */
@@ -81,9 +82,24 @@ static int cpu_kv_remove(struct warm_backend *b, struct warm_weights *w, uint32_
         return warm_kv_chunk_remove(&w->kv, group, chunk_index);
 }
 
+static bool has_block(const void *kv, uint32_t group, uint32_t block) {
+        return warm_kv_has(kv, group, block);
+}
+
 static int cpu_submit(struct warm_backend *b, struct warm_weights *w, const struct warm_step *step,
                       uint64_t *ret_ticket) {
-        int r = warm_cpu_step_check(w, step);
+        struct warm_step_limits limits = {
+                .n_vocab = w->n_vocab,
+                .n_context = w->n_context,
+                .n_groups = w->n_groups,
+                .kv = w->kv.ready ? &w->kv : NULL,
+                .has = has_block,
+        };
+        int r;
+
+        memcpy(limits.group_windows, w->group_windows, sizeof(limits.group_windows));
+        memcpy(limits.block_values, w->block_values, sizeof(limits.block_values));
+        r = warm_step_check(&limits, step);
 
         if (r < 0)
                 return r;

@@ -13,7 +13,7 @@
 #include "kernels/backend.h"
 #include "kv.h"
 #include "matrix.h"
-#include "rope.h"
+#include "kernels/rope.h"
 #include "sample.h"
 #include "threads.h"
 
@@ -124,9 +124,6 @@ int warm_cpu_scratch_init(struct warm_cpu_scratch *s, const struct warm_weights 
                           uint32_t n_threads);
 void warm_cpu_scratch_deinit(struct warm_cpu_scratch *s, uint32_t n_threads);
 uint64_t warm_cpu_scratch_bytes(const struct warm_cpu_scratch *s);
-
-/* validate.c. Return: 0; -EINVAL: something in the step is outside what exists. */
-int warm_cpu_step_check(const struct warm_weights *w, const struct warm_step *step);
 
 /* step.c: compute a step that was checked. */
 void warm_cpu_step_run(struct warm_cpu_backend *b, struct warm_weights *w,

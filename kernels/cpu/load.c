@@ -11,8 +11,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include "check.h"
 #include "cpu.h"
+#include "kernels/check.h"
 
 #define JOB_ROWS          64U /* multiple of WARM_MATRIX_ROWS; untuned guess */
 #define MATRICES_A_LAYER  7U

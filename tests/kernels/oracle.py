@@ -48,7 +48,7 @@ def rms(x, weight, epsilon):
 
 
 def frequencies(p):
-    """One angle a position for each pair; see the papers named in kernels/cpu/rope.h."""
+    """One angle a position for each pair; see the papers named in kernels/rope.h."""
     n = p["n_dims"]
     f = p["base"] ** (-np.arange(0, n, 2) / n)
     if "factors" in p:

@@ -6,7 +6,7 @@
 #include <errno.h>
 #include <math.h>
 
-#include "cpu.h"
+#include "step-check.h"
 
 #define WANT_ALL (WARM_WANT_TOKEN | WARM_WANT_TOP | WARM_WANT_LOGPROB | WARM_WANT_LOGITS)
 
@@ -22,7 +22,7 @@ static bool sampling_valid(const struct warm_sampling *s) {
                s->top_p <= 1 && s->min_p >= 0 && s->min_p < 1 && (s->n_banned == 0 || s->banned);
 }
 
-static bool wants_valid(const struct warm_weights *w, const struct warm_row *row) {
+static bool wants_valid(const struct warm_step_limits *w, const struct warm_row *row) {
         if (row->want == 0)
                 return true;
         if ((row->want & ~WANT_ALL) || !row->result)
@@ -37,7 +37,7 @@ static bool wants_valid(const struct warm_weights *w, const struct warm_row *row
         return !(row->want & WARM_WANT_LOGITS) || row->result->logits;
 }
 
-static bool row_valid(const struct warm_weights *w, const struct warm_step *step,
+static bool row_valid(const struct warm_step_limits *w, const struct warm_step *step,
                       const struct warm_row *row, struct extent *extents) {
         struct extent *e;
 
@@ -66,7 +66,7 @@ static bool row_valid(const struct warm_weights *w, const struct warm_step *step
 }
 
 /* Every block between the first slot that a row sees and the last one written has memory behind it. */
-static bool blocks_valid(const struct warm_weights *w, const struct warm_step_sequence *sequence,
+static bool blocks_valid(const struct warm_step_limits *w, const struct warm_step_sequence *sequence,
                          const struct extent *e) {
         for (uint32_t g = 0; e->used && g < w->n_groups; g++) {
                 if (w->block_values[g] == 0)
@@ -75,23 +75,23 @@ static bool blocks_valid(const struct warm_weights *w, const struct warm_step_se
                         return false;
                 for (uint32_t i = e->lo[g] / WARM_BLOCK_TOKENS;
                      i <= e->last_slot / WARM_BLOCK_TOKENS; i++)
-                        if (!warm_kv_has(&w->kv, g, sequence->blocks[g][i]))
+                        if (!w->has(w->kv, g, sequence->blocks[g][i]))
                                 return false;
         }
         return true;
 }
 
-int warm_cpu_step_check(const struct warm_weights *w, const struct warm_step *step) {
+int warm_step_check(const struct warm_step_limits *w, const struct warm_step *step) {
         struct extent extents[WARM_STEP_SEQUENCES_MAX];
 
-        if (!w->kv.ready || step->n_rows > WARM_STEP_ROWS_MAX ||
+        if (!w->kv || step->n_rows > WARM_STEP_ROWS_MAX ||
             step->n_sequences > WARM_STEP_SEQUENCES_MAX || step->n_copies > WARM_STEP_COPIES_MAX)
                 return -EINVAL;
         for (uint32_t i = 0; i < step->n_copies; i++) {
                 const struct warm_block_copy *c = &step->copies[i];
 
-                if (c->group >= w->n_groups || !warm_kv_has(&w->kv, c->group, c->source) ||
-                    !warm_kv_has(&w->kv, c->group, c->target))
+                if (c->group >= w->n_groups || !w->has(w->kv, c->group, c->source) ||
+                    !w->has(w->kv, c->group, c->target))
                         return -EINVAL;
         }
         for (uint32_t i = 0; i < step->n_sequences; i++)

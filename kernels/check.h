@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the CPU backend can compute of what a plan can say, and whether a plan is coherent.
+ * What is built of what a plan can say, and whether a plan is coherent.
  * Pure function, any thread.
  */
 #pragma once

@@ -74,7 +74,7 @@ struct place {
 };
 
 static int unsupported(const struct place *at, const char *what) {
-        return refuse(at->ret_why, -EOPNOTSUPP, "%s%s: the CPU backend does not compute this yet",
+        return refuse(at->ret_why, -EOPNOTSUPP, "%s%s: this version does not compute this yet",
                       at->text, what);
 }
 
@@ -95,7 +95,7 @@ static int check_tensor(const struct place *at, const char *name, const struct w
 #define X(condition, what)                                                                         \
         if (condition)                                                                             \
                 return refuse(at->ret_why, -EOPNOTSUPP,                                            \
-                              "%stensor %s: %s: the CPU backend does not compute this yet",        \
+                              "%stensor %s: %s: this version does not compute this yet",        \
                               at->text, name, what);
         TENSOR_REFUSALS(X)
 #undef X
