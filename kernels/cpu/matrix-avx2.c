@@ -3,7 +3,11 @@
  * Products with AVX2. A vector holds 8 of a panel's 16 outputs. vpmaddubsw adds two products of an unsigned and a
  * signed byte in 16 bits and saturates; so that it never does, Q8_0 gives it |w| and a with w's sign (at most
  * 2 * 128 * 127), and the sums of unsigned values of 4, 5 and 6 bits are widened after 8, 4 and 2 of them.
+ *
+ * Few rows: the weights are read once and decoded in registers, a block's scales beside them. Many rows: by way of
+ * the scratch of narrow.h. Both add in the same order.
  */
+#define WARM_FEW_ROWS 4U
 #include "panel-avx2.h"
 #include "rows-avx2.h"
 
@@ -70,23 +74,30 @@ WARM_INLINE __m256i broadcast_quad(const int8_t *q) {
         return _mm256_set1_epi32(v);
 }
 
-/* Products of quads [begin, begin + 4) with one row's activations, on top of dot. */
-WARM_INLINE __m256i dot_4_quads(enum warm_type type, const uint8_t *values, const int8_t *q,
-                                __m256i dot) {
+/* How many sums of two products fit 16 bits; 4-bit values: 8 * 2 * 15 * 127. */
+WARM_INLINE int narrow_sums(enum warm_type type) {
+        return type == WARM_TYPE_Q8_0               ? 1
+               : type == WARM_TYPE_Q6_K             ? 2
+               : warm_panel_value_bytes(type) > 256 ? 4
+                                                    : 8;
+}
+
+/* Products of n quads (a constant) with as many of one row's activations, on top of dot. */
+WARM_INLINE __m256i dot_quads(enum warm_type type, const __m256i *quads, int n, const int8_t *q,
+                              __m256i dot) {
         const __m256i ones = _mm256_set1_epi16(1);
-        const int n_narrow = type == WARM_TYPE_Q8_0 ? 1 : type == WARM_TYPE_Q6_K ? 2 : 4;
         __m256i narrow = _mm256_setzero_si256();
 
-        for (int g = 0; g < 4; g++) {
-                __m256i w = _mm256_load_si256((const __m256i *) (values + g * 64));
+        for (int g = 0; g < n; g++) {
                 __m256i x = broadcast_quad(q + g * 4), two;
 
                 if (type == WARM_TYPE_Q8_0)
-                        two = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
+                        two = _mm256_maddubs_epi16(_mm256_abs_epi8(quads[g]),
+                                                   _mm256_sign_epi8(x, quads[g]));
                 else
-                        two = _mm256_maddubs_epi16(w, x);
-                narrow = g % n_narrow == 0 ? two : _mm256_add_epi16(narrow, two);
-                if (g % n_narrow == n_narrow - 1)
+                        two = _mm256_maddubs_epi16(quads[g], x);
+                narrow = g % narrow_sums(type) == 0 ? two : _mm256_add_epi16(narrow, two);
+                if ((g + 1) % narrow_sums(type) == 0 || g + 1 == n)
                         dot = _mm256_add_epi32(dot, _mm256_madd_epi16(narrow, ones));
         }
         return dot;
@@ -98,6 +109,16 @@ WARM_INLINE __m256i start_of_dot(enum warm_type type, const int32_t *offset, int
         int32_t start = part == 2 ? offset[0] : part == 0 ? offset[16] : offset[0] - offset[16];
 
         return _mm256_set1_epi32(bias ? start / (128 / bias) : 0);
+}
+
+/* Of n quads of half a panel in the scratch. */
+WARM_INLINE __m256i dot_stored(enum warm_type type, const uint8_t *values, int n, const int8_t *q,
+                               __m256i dot) {
+        __m256i quads[8];
+
+        for (int g = 0; g < n; g++)
+                quads[g] = _mm256_load_si256((const __m256i *) (values + g * 64));
+        return dot_quads(type, quads, n, q, dot);
 }
 
 WARM_INLINE void tile(enum warm_type type, uint32_t n, const struct warm_scratch *s,
@@ -123,9 +144,9 @@ WARM_INLINE void tile(enum warm_type type, uint32_t n, const struct warm_scratch
 
                                 first = start_of_dot(type, offset, type == WARM_TYPE_Q6_K ? 0 : 2);
                                 last = start_of_dot(type, offset, 1);
-                                first = dot_4_quads(type, values, q, first);
                                 if (type == WARM_TYPE_Q6_K) {
-                                        last = dot_4_quads(type, values + 256, q + 16, last);
+                                        first = dot_stored(type, values, 4, q, first);
+                                        last = dot_stored(type, values + 256, 4, q + 16, last);
                                         dot = _mm256_mul_ps(
                                                 _mm256_cvtepi32_ps(last),
                                                 _mm256_load_ps(s->factors[at][1] + half * 8));
@@ -133,7 +154,7 @@ WARM_INLINE void tile(enum warm_type type, uint32_t n, const struct warm_scratch
                                                 _mm256_cvtepi32_ps(first),
                                                 _mm256_load_ps(s->factors[at][0] + half * 8), dot);
                                 } else {
-                                        first = dot_4_quads(type, values + 256, q + 16, first);
+                                        first = dot_stored(type, values, 8, q, first);
                                         dot = _mm256_cvtepi32_ps(first);
                                 }
                                 acc[r] = _mm256_fmadd_ps(
@@ -148,6 +169,111 @@ WARM_INLINE void tile(enum warm_type type, uint32_t n, const struct warm_scratch
                 for (uint32_t r = 0; r < n; r++)
                         _mm256_maskstore_ps(out + r * ld_out + half * 8, mask, acc[r]);
         }
+}
+
+/* Scales of half a panel in one block. */
+struct block_scale {
+        __m256 step, minus_base, factors[2];
+};
+
+/* One block's products with one row's activations, on top of acc. */
+WARM_INLINE __m256 add_block(enum warm_type type, const __m256i *quads, const struct block_scale *s,
+                             const struct warm_acts *a, uint32_t row, uint64_t block, __m256 acc) {
+        const int8_t *q = a->q + row * a->q_ld + block * 32;
+        uint64_t i = warm_acts_at(a, row, block);
+        const int32_t *offset = a->offsets + i / 16 * 32 + i % 16;
+        __m256 dot;
+
+        if (type == WARM_TYPE_Q6_K) {
+                __m256i first = dot_quads(type, quads, 4, q, start_of_dot(type, offset, 0));
+                __m256i last = dot_quads(type, quads + 4, 4, q + 16, start_of_dot(type, offset, 1));
+
+                dot = _mm256_mul_ps(_mm256_cvtepi32_ps(last), s->factors[1]);
+                dot = _mm256_fmadd_ps(_mm256_cvtepi32_ps(first), s->factors[0], dot);
+        } else {
+                dot = _mm256_cvtepi32_ps(
+                        dot_quads(type, quads, 8, q, start_of_dot(type, offset, 2)));
+        }
+        acc = _mm256_fmadd_ps(dot, _mm256_mul_ps(s->step, _mm256_set1_ps(a->scales[i])), acc);
+        if (warm_panel_has_base(type))
+                acc = _mm256_fmadd_ps(s->minus_base, _mm256_set1_ps(a->sums[i]), acc);
+        return acc;
+}
+
+/* The scales of half a panel of the n_parts blocks that have theirs together. */
+WARM_INLINE void read_scales(const struct warm_matrix *m, enum warm_type type, const uint8_t *panel,
+                             uint64_t block, int n_parts, int half, struct block_scale *ret) {
+        const uint8_t *scales = warm_panel_scales(m, panel, block);
+        __m256 step = warm_halves_avx2(scales + half * 16), base = step;
+
+        if (warm_panel_has_base(type))
+                base = warm_halves_avx2(scales + 32 + half * 16);
+        for (int part = 0; part < n_parts; part++) {
+                ret[part].step = step;
+                ret[part].minus_base = base;
+                if (type == WARM_TYPE_Q4_K || type == WARM_TYPE_Q5_K) {
+                        ret[part].step = _mm256_mul_ps(step, warm_6bit_avx2(scales, part, 0, half));
+                        ret[part].minus_base = _mm256_xor_ps(
+                                _mm256_mul_ps(base, warm_6bit_avx2(scales, part, 1, half)),
+                                _mm256_set1_ps(-0.0F));
+                }
+                for (int i = 0; i < 2 && type == WARM_TYPE_Q6_K; i++) {
+                        const uint8_t *p = scales + 32 + part * 32 + i * 16 + half * 8;
+
+                        ret[part].factors[i] = _mm256_cvtepi32_ps(
+                                _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *) p)));
+                }
+        }
+}
+
+/*
+ * What comes AHEAD bytes later, in this panel or the next ones: the processor's own prefetch stops at the end of a
+ * page. May point behind the matrix; a prefetch never faults.
+ */
+WARM_INLINE void fetch_ahead(const uint8_t *p, uint64_t bytes) {
+        for (uint64_t i = 0; i < bytes; i += 64)
+                _mm_prefetch((const char *) p + AHEAD + i, _MM_HINT_T0);
+}
+
+WARM_INLINE void few(const struct warm_matrix *m, enum warm_type type, uint32_t n,
+                     const uint8_t *panel, const struct warm_acts *a, uint32_t row, float *out,
+                     uint64_t ld_out, uint32_t n_cols) {
+        const int n_parts =
+                type == WARM_TYPE_Q4_K || type == WARM_TYPE_Q5_K || type == WARM_TYPE_Q6_K ? 8 : 1;
+        struct block_scale scales[2][8];
+        __m256 acc[2][WARM_FEW_ROWS];
+
+        for (uint32_t r = 0; r < n; r++)
+                acc[0][r] = acc[1][r] = _mm256_setzero_ps();
+        for (uint64_t block = 0; block < m->n_cols / 32; block += (uint64_t) n_parts) {
+                read_scales(m, type, panel, block, n_parts, 0, scales[0]);
+                read_scales(m, type, panel, block, n_parts, 1, scales[1]);
+                fetch_ahead(warm_panel_scales(m, panel, block), n_parts == 8 ? 256 : 64);
+                for (int part = 0; part < n_parts; part++) {
+                        const uint8_t *values =
+                                warm_panel_values(m, panel, block + (uint64_t) part);
+
+                        fetch_ahead(values, warm_panel_value_bytes(type));
+                        for (int half = 0; half < 2; half++) {
+                                __m256i quads[8];
+
+                                for (int g = 0; g < 8; g++) {
+                                        quads[g] = warm_quad_avx2(type, values, g, half);
+                                        if (type == WARM_TYPE_Q8_0)
+                                                quads[g] = _mm256_xor_si256(quads[g],
+                                                                            _mm256_set1_epi8(-128));
+                                }
+                                for (uint32_t r = 0; r < n; r++)
+                                        acc[half][r] = add_block(
+                                                type, quads, &scales[half][part], a, row + r,
+                                                block + (uint64_t) part, acc[half][r]);
+                        }
+                }
+        }
+        for (uint32_t r = 0; r < n; r++)
+                for (int half = 0; half < 2; half++)
+                        _mm256_maskstore_ps(out + r * ld_out + half * 8, half_mask(n_cols, half),
+                                            acc[half][r]);
 }
 
 WARM_INLINE __m256 float_weights(enum warm_type type, const uint8_t *p) {

@@ -8,10 +8,15 @@
  * decode   blocks [begin, end) of a panel into the scratch
  * tile     n rows, from row on, with the scratch's blocks; from 0 at begin 0, else from what out holds
  * floats   n rows of a panel of float weights
+ *
+ * and may define WARM_FEW_ROWS and, for calls of so few rows that a scratch does not pay:
+ *
+ * few      n rows of a panel with weights that are decoded in registers
  */
 #pragma once
 
 #include <assert.h>
+#include <stdbool.h>
 
 #include "panel.h"
 
@@ -35,6 +40,45 @@ WARM_INLINE void floats(const struct warm_matrix *m, enum warm_type type, uint32
                         const uint8_t *panel, const float *x, uint64_t ld, float *out,
                         uint64_t ld_out, uint32_t n_cols);
 
+#ifdef WARM_FEW_ROWS
+WARM_INLINE void few(const struct warm_matrix *m, enum warm_type type, uint32_t n,
+                     const uint8_t *panel, const struct warm_acts *a, uint32_t row, float *out,
+                     uint64_t ld_out, uint32_t n_cols);
+
+/* Return: false: too many rows. */
+WARM_INLINE bool few_of_blocks(const struct warm_matrix *m, enum warm_type type,
+                               const uint8_t *panel, const struct warm_acts *a, uint32_t row_begin,
+                               uint32_t row_end, float *out, uint64_t ld_out, uint32_t n_cols) {
+        float *to = out + row_begin * ld_out;
+
+        static_assert(WARM_FEW_ROWS == 4, "a case for each");
+        switch (row_end - row_begin) {
+        case 1:
+                few(m, type, 1, panel, a, row_begin, to, ld_out, n_cols);
+                return true;
+        case 2:
+                few(m, type, 2, panel, a, row_begin, to, ld_out, n_cols);
+                return true;
+        case 3:
+                few(m, type, 3, panel, a, row_begin, to, ld_out, n_cols);
+                return true;
+        case 4:
+                few(m, type, 4, panel, a, row_begin, to, ld_out, n_cols);
+                return true;
+        default:
+                return false;
+        }
+}
+#else
+WARM_INLINE bool few_of_blocks(const struct warm_matrix *m, enum warm_type type,
+                               const uint8_t *panel, const struct warm_acts *a, uint32_t row_begin,
+                               uint32_t row_end, float *out, uint64_t ld_out, uint32_t n_cols) {
+        (void) m, (void) type, (void) panel, (void) a, (void) row_begin, (void) row_end;
+        (void) out, (void) ld_out, (void) n_cols;
+        return false;
+}
+#endif
+
 WARM_INLINE void panel_of_blocks(const struct warm_matrix *m, enum warm_type type,
                                  const uint8_t *panel, const struct warm_acts *a,
                                  uint32_t row_begin, uint32_t row_end, float *out, uint64_t ld_out,
@@ -42,6 +86,8 @@ WARM_INLINE void panel_of_blocks(const struct warm_matrix *m, enum warm_type typ
         uint64_t n_blocks = m->n_cols / 32;
         struct warm_scratch s;
 
+        if (few_of_blocks(m, type, panel, a, row_begin, row_end, out, ld_out, n_cols))
+                return;
         for (uint64_t begin = 0, end; begin < n_blocks; begin = end) {
                 uint32_t row = row_begin;
 

@@ -20,16 +20,15 @@ WARM_INLINE __m256i warm_quad_avx2(enum warm_type type, const uint8_t *values, i
         v = warm_load_avx2(p + g % 4 * 64);
         v = _mm256_and_si256(g < 4 ? v : _mm256_srli_epi16(v, 4), _mm256_set1_epi8(15));
         if (warm_panel_value_bytes(type) == 320) {
-                h = _mm256_and_si256(
-                        _mm256_srl_epi16(warm_load_avx2(p + 256), _mm_cvtsi32_si128(g)),
-                        _mm256_set1_epi8(1));
-                v = _mm256_or_si256(v, _mm256_slli_epi16(h, 4));
+                h = warm_load_avx2(p + 256);
+                h = g < 4 ? _mm256_slli_epi16(h, (4 - g) & 7) : _mm256_srli_epi16(h, (g - 4) & 7);
+                v = _mm256_or_si256(v, _mm256_and_si256(h, _mm256_set1_epi8(0x10)));
         }
         if (type == WARM_TYPE_Q6_K) {
-                h = _mm256_and_si256(_mm256_srl_epi16(warm_load_avx2(p + 256 + g / 4 * 64),
-                                                      _mm_cvtsi32_si128(g % 4 * 2)),
-                                     _mm256_set1_epi8(3));
-                v = _mm256_or_si256(v, _mm256_slli_epi16(h, 4));
+                h = warm_load_avx2(p + 256 + g / 4 * 64);
+                h = g % 4 < 2 ? _mm256_slli_epi16(h, g % 4 ? 2 : 4)
+                              : _mm256_srli_epi16(h, g % 4 == 2 ? 0 : 2);
+                v = _mm256_or_si256(v, _mm256_and_si256(h, _mm256_set1_epi8(0x30)));
         }
         return v;
 }
@@ -41,10 +40,10 @@ WARM_INLINE __m256 warm_halves_avx2(const uint8_t *p) {
 /* The 6-bit scales (which 0) or mins (1) of group g of Q4_K and Q5_K, of 8 rows. */
 WARM_INLINE __m256 warm_6bit_avx2(const uint8_t *scales, int g, int which, int half) {
         const uint8_t *p = scales + 64 + which * 16 + half * 8;
-        __m128i low = _mm_srl_epi16(_mm_loadl_epi64((const __m128i *) (p + g % 4 * 32)),
-                                    _mm_cvtsi32_si128(g / 4 * 4));
-        __m128i high = _mm_srl_epi16(_mm_loadl_epi64((const __m128i *) (p + 128 + g / 4 * 32)),
-                                     _mm_cvtsi32_si128(g % 4 * 2));
+        __m128i low =
+                _mm_srli_epi16(_mm_loadl_epi64((const __m128i *) (p + g % 4 * 32)), g / 4 * 4);
+        __m128i high = _mm_srli_epi16(_mm_loadl_epi64((const __m128i *) (p + 128 + g / 4 * 32)),
+                                      g % 4 * 2);
         __m128i v = _mm_or_si128(_mm_and_si128(low, _mm_set1_epi8(15)),
                                  _mm_slli_epi16(_mm_and_si128(high, _mm_set1_epi8(3)), 4));
 
