@@ -200,30 +200,61 @@ WARM_INLINE __m256 add_block(enum warm_type type, const __m256i *quads, const st
         return acc;
 }
 
-/* The scales of half a panel of the n_parts blocks that have theirs together. */
-WARM_INLINE void read_scales(const struct warm_matrix *m, enum warm_type type, const uint8_t *panel,
-                             uint64_t block, int n_parts, int half, struct block_scale *ret) {
-        const uint8_t *scales = warm_panel_scales(m, panel, block);
-        __m256 step = warm_halves_avx2(scales + half * 16), base = step;
+/* The scales of 8 blocks of Q4_K or Q5_K: [half][block]. */
+WARM_INLINE void read_scales_q45_k(const uint8_t *scales, struct block_scale (*ret)[8]) {
+        const __m256i low = _mm256_set1_epi8(15), bits_45 = _mm256_set1_epi8(0x30);
+        uint8_t six[32] __attribute__((aligned(32))); /* scale[16], min[16] */
+        __m256 steps[2], minus_bases[2];
 
-        if (warm_panel_has_base(type))
-                base = warm_halves_avx2(scales + 32 + half * 16);
-        for (int part = 0; part < n_parts; part++) {
-                ret[part].step = step;
-                ret[part].minus_base = base;
-                if (type == WARM_TYPE_Q4_K || type == WARM_TYPE_Q5_K) {
-                        ret[part].step = _mm256_mul_ps(step, warm_6bit_avx2(scales, part, 0, half));
-                        ret[part].minus_base = _mm256_xor_ps(
-                                _mm256_mul_ps(base, warm_6bit_avx2(scales, part, 1, half)),
-                                _mm256_set1_ps(-0.0F));
-                }
-                for (int i = 0; i < 2 && type == WARM_TYPE_Q6_K; i++) {
-                        const uint8_t *p = scales + 32 + part * 32 + i * 16 + half * 8;
+        for (int half = 0; half < 2; half++) {
+                steps[half] = warm_halves_avx2(scales + half * 16);
+                minus_bases[half] = _mm256_xor_ps(warm_halves_avx2(scales + 32 + half * 16),
+                                                  _mm256_set1_ps(-0.0F));
+        }
+        for (int g = 0; g < 8; g++) {
+                __m256i v = warm_load_avx2(scales + 64 + g % 4 * 32);
+                __m256i h = warm_load_avx2(scales + 192 + g / 4 * 32);
 
-                        ret[part].factors[i] = _mm256_cvtepi32_ps(
-                                _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *) p)));
+                v = _mm256_and_si256(g < 4 ? v : _mm256_srli_epi16(v, 4), low);
+                h = g % 4 < 2 ? _mm256_slli_epi16(h, g % 4 ? 2 : 4)
+                              : _mm256_srli_epi16(h, g % 4 == 2 ? 0 : 2);
+                v = _mm256_or_si256(v, _mm256_and_si256(h, bits_45));
+                _mm256_store_si256((__m256i *) six, v);
+                for (int half = 0; half < 2; half++) {
+                        const __m128i *p = (const __m128i *) (six + half * 8);
+
+                        ret[half][g].step = _mm256_mul_ps(
+                                steps[half],
+                                _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(p))));
+                        ret[half][g].minus_base = _mm256_mul_ps(
+                                minus_bases[half],
+                                _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(p + 1))));
                 }
         }
+}
+
+/* The scales of the n_parts blocks that have theirs together: [half][block]. */
+WARM_INLINE void read_scales(const struct warm_matrix *m, enum warm_type type, const uint8_t *panel,
+                             uint64_t block, int n_parts, struct block_scale (*ret)[8]) {
+        const uint8_t *scales = warm_panel_scales(m, panel, block);
+
+        if (type == WARM_TYPE_Q4_K || type == WARM_TYPE_Q5_K) {
+                read_scales_q45_k(scales, ret);
+                return;
+        }
+        for (int half = 0; half < 2; half++)
+                for (int part = 0; part < n_parts; part++) {
+                        ret[half][part].step = warm_halves_avx2(scales + half * 16);
+                        if (warm_panel_has_base(type))
+                                ret[half][part].minus_base =
+                                        warm_halves_avx2(scales + 32 + half * 16);
+                        for (int i = 0; i < 2 && type == WARM_TYPE_Q6_K; i++) {
+                                const uint8_t *p = scales + 32 + part * 32 + i * 16 + half * 8;
+
+                                ret[half][part].factors[i] = _mm256_cvtepi32_ps(
+                                        _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *) p)));
+                        }
+                }
 }
 
 /*
@@ -246,8 +277,7 @@ WARM_INLINE void few(const struct warm_matrix *m, enum warm_type type, uint32_t 
         for (uint32_t r = 0; r < n; r++)
                 acc[0][r] = acc[1][r] = _mm256_setzero_ps();
         for (uint64_t block = 0; block < m->n_cols / 32; block += (uint64_t) n_parts) {
-                read_scales(m, type, panel, block, n_parts, 0, scales[0]);
-                read_scales(m, type, panel, block, n_parts, 1, scales[1]);
+                read_scales(m, type, panel, block, n_parts, scales);
                 fetch_ahead(warm_panel_scales(m, panel, block), n_parts == 8 ? 256 : 64);
                 for (int part = 0; part < n_parts; part++) {
                         const uint8_t *values =
