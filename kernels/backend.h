@@ -27,6 +27,7 @@
 #define WARM_STEP_COPIES_MAX    256U
 #define WARM_TOP_N_MAX          32U
 #define WARM_KV_CHUNK_BYTES     (256ULL << 20) /* untuned guess; smaller pools use smaller chunks */
+#define WARM_STATE_NONE         UINT32_MAX
 
 struct warm_backend;
 struct warm_weights;
@@ -136,10 +137,18 @@ struct warm_block_copy {
         uint32_t target;
 };
 
+/*
+ * State groups have no slots: a block of theirs is one state, that of all their layers after so many tokens. A step
+ * reads state_in, the state before the sequence's first row, and leaves the state after its last row in state_out.
+ * The two may be one block. Where they are not, state_in stays as it is: so a snapshot costs a block and no copy.
+ * Entries of other groups mean nothing.
+ */
 struct warm_step_sequence {
         const uint32_t
                 *blocks[WARM_PLAN_GROUPS_MAX]; /* block table of each group; blocks[g][slot / 32] */
         uint32_t n_blocks;
+        uint32_t state_in[WARM_PLAN_GROUPS_MAX];  /* block; WARM_STATE_NONE: zeros, before slot 0 */
+        uint32_t state_out[WARM_PLAN_GROUPS_MAX]; /* block */
 };
 
 /*

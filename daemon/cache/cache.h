@@ -63,7 +63,8 @@ struct warm_cache_hit {
 /*
  * A running sequence. Fields are the cache's; the engine reads.
  * blocks[g] is its block table, large enough for the tokens admitted; n_tokens are computed and recorded;
- * copies must run before the first rows.
+ * copies must run before the first rows. Of a state group blocks[g][0] takes the state that the next step leaves, and
+ * state_in[g] is where that step finds the state after n_tokens: the same block, a snapshot, or WARM_STATE_NONE at 0.
  */
 struct warm_cache_sequence {
         struct warm_cache *cache;
@@ -74,6 +75,7 @@ struct warm_cache_sequence {
         uint32_t *blocks[WARM_PLAN_GROUPS_MAX];
         struct warm_block_copy copies[WARM_PLAN_GROUPS_MAX * 2];
         uint32_t n_copies;
+        uint32_t state_in[WARM_PLAN_GROUPS_MAX];
         int32_t *tokens; /* [n_tokens] */
 };
 
@@ -85,6 +87,8 @@ struct warm_cache_stats {
         uint64_t n_sequences;
         uint64_t n_lookups, n_hit_tokens, n_prompt_tokens, n_evicted;
         uint64_t n_by_miss[_WARM_MISS_N];
+        uint64_t n_snapshots; /* of state groups: there now */
+        uint64_t n_snapshots_taken, n_snapshots_evicted;
         uint64_t memory_bytes; /* records, hashes, tables */
 };
 
@@ -147,9 +151,19 @@ void warm_cache_begin(struct warm_cache_sequence *s, uint32_t n);
 /*
  * They were written: tokens become part of the sequence and may be shared from now on. copies count as run.
  * blocks[] may change: what somebody else computed meanwhile is shared from now on.
- * @param n <= what begin announced; 0 if only the copies ran
+ * @param n <= what begin announced; 0 if only the copies ran. Less: a state that moved on has no way back but to the
+ * last snapshot, so with a state group s->n_tokens shrinks to it, and the caller goes on from there.
  */
 void warm_cache_commit(struct warm_cache_sequence *s, const int32_t *tokens, uint32_t n);
+/*
+ * Keep the state as it is now: whoever comes with these n_tokens can go on from here. The state's block becomes the
+ * snapshot and the next step leaves its state in another one: nothing is copied. Between steps, where n_tokens is a
+ * whole number of blocks and not 0. Does nothing without state groups, and where there is a snapshot already. It may
+ * evict: take it while a prompt is computed, not on the decode path.
+ *
+ * Return: 0; WARM_CACHE_E_FULL: no block for it (nothing has changed).
+ */
+int warm_cache_snapshot(struct warm_cache_sequence *s);
 /*
  * The step failed or was rejected: keep the first n_tokens only. Blocks that others use stay theirs: the sequence goes
  * on in a copy, and copies are to be run again. If the pool has no block for it, n_tokens_max shrinks, and

@@ -19,12 +19,33 @@ static void count_copies(const struct warm_cache *c, const struct warm_sequence 
                          struct tally *t) {
         for (uint32_t k = 0; k < s->public.n_copies; k++) {
                 uint32_t g = s->public.copies[k].group;
-                uint32_t at = warm_cache_is_state(c, g) ? 0 : s->n_linked;
 
+                assert(!warm_cache_is_state(c, g));
                 t->n_holds[s->copy_refs[k]]++;
                 assert(s->public.copies[k].source == s->copy_refs[k] - c->base[g]);
-                assert(s->public.copies[k].target == s->public.blocks[g][at]);
+                assert(s->public.copies[k].target == s->public.blocks[g][s->n_linked]);
                 assert(s->public.copies[k].target != s->public.copies[k].source);
+        }
+}
+
+static void check_states(const struct warm_cache *c, const struct warm_sequence *s,
+                         struct tally *t) {
+        const struct warm_cache_sequence *p = &s->public;
+
+        for (uint32_t g = 0; g < c->config.n_groups; g++) {
+                uint32_t ref = c->base[g] + p->state_in[g];
+
+                if (!warm_cache_is_state(c, g) || p->n_tokens == 0) {
+                        assert(p->state_in[g] == NONE);
+                        continue;
+                }
+                assert(p->state_in[g] != NONE);
+                if (p->state_in[g] == p->blocks[g][0])
+                        continue;
+                assert(c->blocks[ref].place == WARM_PLACE_LINKED);
+                assert(p->n_tokens == s->n_linked * WARM_BLOCK_TOKENS);
+                assert(c->blocks[ref].owner == warm_table_ref(s, c->primary, s->n_linked - 1));
+                t->n_holds[ref]++;
         }
 }
 
@@ -40,6 +61,7 @@ static void check_sequence(const struct warm_cache *c, const struct warm_sequenc
         assert(!pending || p->n_copies > 0);
         t->n_sequences[s->uid_slot]++;
         count_copies(c, s, t);
+        check_states(c, s, t);
         for (uint32_t i = 0; i < warm_blocks_for(p->n_tokens_max); i++) {
                 uint32_t entry = warm_table_ref(s, c->primary, i);
 
@@ -119,6 +141,7 @@ static void check_side(const struct warm_cache *c, uint32_t g, uint32_t ref) {
         assert(r->parent == b->owner - c->base[c->primary]);
         assert(r->parent_generation == entry->generation && r->uid == entry->uid);
         assert(r->n_ready >= 1 && r->n_ready <= entry->n_ready);
+        assert(r->n_ready == WARM_BLOCK_TOKENS || !warm_cache_is_state(c, g));
         assert(!warm_pool_busy(c, ref) || warm_pool_busy(c, b->owner));
 }
 
@@ -180,6 +203,15 @@ static void check_index(const struct warm_cache *c) {
         assert(n == c->index.n);
 }
 
+static void check_snapshots(const struct warm_cache *c) {
+        uint64_t n = 0;
+
+        for (uint32_t g = 0; g < c->config.n_groups; g++)
+                for (uint32_t ref = c->base[g]; ref < c->base[g + 1]; ref++)
+                        n += warm_cache_is_state(c, g) && c->blocks[ref].place == WARM_PLACE_LINKED;
+        assert(n == c->stats.n_snapshots);
+}
+
 static void check_counts(const struct warm_cache *c, const struct tally *t) {
         for (uint32_t i = 0; i < c->n_uids; i++) {
                 const struct warm_cache_uid *u = &c->uids[i];
@@ -224,6 +256,7 @@ void warm_cache_check(const struct warm_cache *c) {
                 for (uint32_t ref = c->base[g]; ref < c->base[g + 1]; ref++)
                         check_block(c, g, ref, t);
         check_index(c);
+        check_snapshots(c);
         check_counts(c, t);
         free(counts);
         free(t);

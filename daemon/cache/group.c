@@ -4,11 +4,23 @@
  *
  * After n tokens a plain group needs every block before n; a window group those of the last `window` tokens; a state
  * group the snapshot taken at exactly n. A hit is the longest n for which every group has what it needs.
+ *
+ * Snapshots are taken at whole blocks only. So each hangs under a full entry and serves whatever begins with its text.
+ * Inside a block it would hang under one of many entries that go on differently, and the next keystroke's longest
+ * match, the entry of the last keystroke, would not have it.
  */
 #include "internal.h"
 
 bool warm_cache_is_state(const struct warm_cache *c, uint32_t g) {
         return g != c->primary && c->config.groups[g].state;
+}
+
+bool warm_cache_has_state(const struct warm_cache *c) {
+        bool has = false;
+
+        for (uint32_t g = 0; g < c->config.n_groups; g++)
+                has |= warm_cache_is_state(c, g);
+        return has;
 }
 
 uint32_t warm_cache_window(const struct warm_cache *c, uint32_t g) {

@@ -122,6 +122,7 @@ struct warm_find {
 
 /* group.c: which lengths can be resumed */
 bool warm_cache_is_state(const struct warm_cache *c, uint32_t g);
+bool warm_cache_has_state(const struct warm_cache *c);
 uint32_t warm_cache_window(const struct warm_cache *c, uint32_t g); /* 0: all; the primary's is 0 */
 /* First block that group g needs to go on after n tokens. */
 uint32_t warm_cache_first_needed(const struct warm_cache *c, uint32_t g, uint32_t n);
@@ -216,6 +217,8 @@ void warm_table_fill(struct warm_sequence *s, const uint32_t *path, uint32_t n);
 /* Shorten to n tokens: what others use stays with them. May end shorter: see warm_cache_rollback. */
 void warm_table_cut(struct warm_sequence *s, uint32_t n);
 void warm_table_drop_copies(struct warm_sequence *s);
+/* Where the next step finds the state: a snapshot, which is held, the sequence's own block, or nothing (NONE). */
+void warm_table_set_state(struct warm_sequence *s, uint32_t g, uint32_t ref);
 void warm_table_close(struct warm_sequence *s);
 
 static inline const struct warm_record *warm_record_of(const struct warm_cache *c, uint32_t ref) {

@@ -335,9 +335,12 @@ void warm_pool_drop(struct warm_cache *c, uint32_t ref) {
 }
 
 void warm_pool_evict(struct warm_cache *c, uint32_t ref) {
+        uint64_t n_snapshots = c->stats.n_snapshots;
+
         if (warm_pool_group(c, ref) == c->primary)
                 warm_tree_ghost_add(c, ref);
         warm_pool_drop(c, ref);
+        c->stats.n_snapshots_evicted += n_snapshots - c->stats.n_snapshots;
         c->stats.n_evicted++;
 }
 

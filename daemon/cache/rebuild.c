@@ -145,6 +145,7 @@ static uint32_t restore_side(struct warm_cache *c, uint32_t g) {
                 entry = c->base[c->primary] + r->parent;
                 if (c->blocks[entry].place != WARM_PLACE_LINKED ||
                     !names(r, &c->records[entry], r->n_ready) || c->side[g][r->parent] != NONE ||
+                    (warm_cache_is_state(c, g) && r->n_ready < WARM_BLOCK_TOKENS) ||
                     !hold(c, g, ref))
                         continue;
                 warm_tree_attach(c, g, ref, entry);

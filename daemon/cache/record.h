@@ -23,7 +23,7 @@
  *       28      4  uid
  *       32      4  parent: block number in the primary group; 0xffffffff: the root.
  *                  In a block of another group: the entry it belongs to.
- *       36      4  n_ready 1..32: tokens below it are immutable. State group: the snapshot's place in its entry.
+ *       36      4  n_ready 1..32: tokens below it are immutable. State group: 32, for the end of its entry.
  *       40      4  group
  *       44     20  zero
  *       64    128  tokens[32], zero from n_ready on; all zero in blocks of other groups than the primary

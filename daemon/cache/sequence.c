@@ -56,6 +56,7 @@ static struct warm_sequence *sequence_new(struct warm_cache *c, uint32_t slot,
         };
         at = (uint32_t *) (s + 1);
         memset(at, 0xff, (size_t) tables);
+        memset(s->public.state_in, 0xff, sizeof(s->public.state_in));
         for (uint32_t g = 0; g < n_groups; g++, at += n_blocks)
                 s->public.blocks[g] = at;
         s->public.tokens = (int32_t *) at;

@@ -2,7 +2,8 @@
 /*
  * A sequence's block table: for each group the blocks of its slots, in three stretches. Entries [0, n_linked) are in
  * the tree and pinned (of a window group only from first[g] on); the rest is HELD: reserved at admission, so that
- * decoding never waits for a block. A state group has one HELD block at index 0: the live state.
+ * decoding never waits for a block. A state group has one HELD block at index 0: it takes the state of the next step.
+ * Until that step is committed the state before it may lie in a snapshot, which is held as a copy's source is.
  *
  * A pending copy has its target HELD, and its source held, until the step that runs it is committed: nobody
  * shares what no device has written yet.
@@ -81,12 +82,32 @@ static void add_copy(struct warm_sequence *s, uint32_t g, uint32_t source) {
 
 static void aim_copies(struct warm_sequence *s, uint32_t i) {
         for (uint32_t k = 0; k < s->public.n_copies; k++) {
-                uint32_t g = s->public.copies[k].group;
-                bool state = warm_cache_is_state(s->public.cache, g);
-
-                s->public.copies[k].target = s->public.blocks[g][state ? 0 : i];
+                s->public.copies[k].target = s->public.blocks[s->public.copies[k].group][i];
                 assert(s->public.copies[k].target != NONE);
         }
+}
+
+void warm_table_set_state(struct warm_sequence *s, uint32_t g, uint32_t ref) {
+        struct warm_cache *c = s->public.cache;
+        uint32_t before = s->public.state_in[g];
+
+        assert(warm_cache_is_state(c, g));
+        if (ref != NONE && c->blocks[ref].place == WARM_PLACE_LINKED)
+                warm_pool_hold(c, ref);
+        if (before != NONE && c->blocks[c->base[g] + before].place == WARM_PLACE_LINKED)
+                warm_pool_release(c, c->base[g] + before);
+        s->public.state_in[g] = ref == NONE ? NONE : ref - c->base[g];
+}
+
+/* Go on from the snapshots at n tokens, or from nothing at 0. */
+static void set_states(struct warm_sequence *s, const uint32_t *path, uint32_t n) {
+        struct warm_cache *c = s->public.cache;
+
+        for (uint32_t g = 0; g < c->config.n_groups; g++)
+                if (warm_cache_is_state(c, g))
+                        warm_table_set_state(
+                                s, g,
+                                n > 0 ? warm_tree_block(c, g, path[warm_blocks_for(n) - 1]) : NONE);
 }
 
 void warm_table_drop_copies(struct warm_sequence *s) {
@@ -101,11 +122,6 @@ static void pin_path(struct warm_sequence *s, uint32_t g, const uint32_t *path, 
         struct warm_cache *c = s->public.cache;
         uint32_t n_whole = n / WARM_BLOCK_TOKENS, n_part = n % WARM_BLOCK_TOKENS;
 
-        if (warm_cache_is_state(c, g)) {
-                if (n > 0)
-                        add_copy(s, g, warm_tree_block(c, g, path[warm_blocks_for(n) - 1]));
-                return;
-        }
         s->first[g] = warm_cache_first_needed(c, g, n);
         for (uint32_t i = s->first[g]; i < n_whole + take; i++) {
                 warm_pool_pin(c, warm_tree_block(c, g, path[i]));
@@ -122,7 +138,9 @@ void warm_table_fill(struct warm_sequence *s, const uint32_t *path, uint32_t n) 
 
         assert(s->public.n_copies == 0 && s->n_linked == 0);
         for (uint32_t g = 0; g < c->config.n_groups; g++)
-                pin_path(s, g, path, n, take);
+                if (!warm_cache_is_state(c, g))
+                        pin_path(s, g, path, n, take);
+        set_states(s, path, n);
         s->n_linked = n_whole + take;
         s->public.n_tokens = n;
         for (uint32_t g = 0; g < c->config.n_groups; g++) {
@@ -190,12 +208,9 @@ static void shorten_entry(struct warm_sequence *s, uint32_t i, uint32_t n_part) 
 
                 if (ref == NONE || c->records[ref].n_ready <= n_part)
                         continue;
-                if (warm_cache_is_state(c, g)) {
-                        warm_pool_drop(c, ref);
-                } else {
-                        c->records[ref].n_ready = n_part;
-                        c->records[ref].sum = 0;
-                }
+                assert(!warm_cache_is_state(c, g)); /* it resumes at whole blocks only */
+                c->records[ref].n_ready = n_part;
+                c->records[ref].sum = 0;
         }
         s->n_linked = i + 1;
 }
@@ -254,19 +269,15 @@ void warm_table_cut(struct warm_sequence *s, uint32_t n) {
                 return;
         }
         warm_table_drop_copies(s);
+        set_states(s, path, n);
         while (s->n_linked > n_whole + (n_part > 0))
                 cut_entry(s, s->n_linked - 1);
         alone = n_part > 0 && c->blocks[path[n_whole]].n_pins == 1 &&
                 c->blocks[path[n_whole]].n_holds == 0 &&
                 c->blocks[path[n_whole]].child_root == NONE;
-        for (uint32_t g = 0; g < c->config.n_groups; g++) {
-                bool state = warm_cache_is_state(c, g);
-
-                if (state ? n > 0 : n_part > 0 && !alone)
-                        add_copy(s, g,
-                                 warm_tree_block(c, g,
-                                                 path[state ? warm_blocks_for(n) - 1 : n_whole]));
-        }
+        for (uint32_t g = 0; g < c->config.n_groups && n_part > 0 && !alone; g++)
+                if (!warm_cache_is_state(c, g))
+                        add_copy(s, g, warm_tree_block(c, g, path[n_whole]));
         if (alone)
                 shorten_entry(s, n_whole, n_part);
         else if (n_part > 0)
@@ -290,6 +301,7 @@ void warm_table_close(struct warm_sequence *s) {
         struct warm_cache *c = s->public.cache;
 
         warm_table_drop_copies(s);
+        set_states(s, NULL, 0);
         for (uint32_t i = s->public.n_blocks; i-- > 0;) {
                 for (uint32_t g = c->config.n_groups; g-- > 0;) {
                         uint32_t ref = warm_table_ref(s, g, i);

@@ -127,6 +127,7 @@ void warm_tree_attach(struct warm_cache *c, uint32_t g, uint32_t ref, uint32_t e
         b->owner = entry_ref;
         b->depth = c->blocks[entry_ref].depth;
         c->side[g][entry] = ref;
+        c->stats.n_snapshots += warm_cache_is_state(c, g);
 }
 
 /* LINKED -> HELD: which counts as pinned. */
@@ -157,6 +158,7 @@ void warm_tree_detach(struct warm_cache *c, uint32_t g, uint32_t ref) {
 
         assert(c->side[g][entry] == ref);
         c->side[g][entry] = NONE;
+        c->stats.n_snapshots -= warm_cache_is_state(c, g);
         to_held(c, g, ref);
 }
 

@@ -101,10 +101,8 @@ static void join_twin(struct warm_sequence *s, uint32_t i) {
 
                 if (g == c->primary || mine == NONE)
                         continue;
-                if (!warm_cache_is_state(c, g))
-                        join_side(s, g, i, mine, twin, held);
-                else if (!held)
-                        warm_pool_drop(c, mine);
+                assert(!warm_cache_is_state(c, g)); /* nobody could take a snapshot here yet */
+                join_side(s, g, i, mine, twin, held);
         }
         s->public.blocks[c->primary][i] = twin - c->base[c->primary];
         if (held) {
@@ -167,9 +165,19 @@ static void drop_window(struct warm_sequence *s) {
         }
 }
 
+/* The step left the states in the sequence's own blocks. */
+static void keep_states(struct warm_sequence *s) {
+        struct warm_cache *c = s->public.cache;
+
+        for (uint32_t g = 0; g < c->config.n_groups; g++)
+                if (warm_cache_is_state(c, g))
+                        warm_table_set_state(s, g, warm_table_ref(s, g, 0));
+}
+
 void warm_cache_commit(struct warm_cache_sequence *public, const int32_t *tokens, uint32_t n) {
         struct warm_sequence *s = (struct warm_sequence *) public;
         uint32_t before = public->n_tokens, after = before + n;
+        bool beyond = n < s->n_begun && warm_cache_has_state(public->cache);
 
         assert(n <= s->n_begun);
         warm_table_drop_copies(s);
@@ -183,7 +191,52 @@ void warm_cache_commit(struct warm_cache_sequence *public, const int32_t *tokens
         }
         mark(s, after, before + s->n_begun, false);
         s->n_begun = 0;
+        if (n > 0)
+                keep_states(s);
         drop_window(s);
+        if (beyond)
+                warm_table_cut(s, after);
+}
+
+/* Whether the state at the end of this entry is kept already: by this sequence, or by whoever shares the entry. */
+static bool has_snapshot(const struct warm_sequence *s, uint32_t g, uint32_t entry) {
+        return s->public.state_in[g] != s->public.blocks[g][0] ||
+               warm_tree_block(s->public.cache, g, entry) != NONE;
+}
+
+static void take_snapshot(struct warm_sequence *s, uint32_t g, uint32_t entry) {
+        struct warm_cache *c = s->public.cache;
+        uint32_t fresh = warm_pool_take(c, s->uid_slot, g), live = warm_table_ref(s, g, 0);
+
+        assert(fresh != NONE);
+        c->records[live].n_ready = WARM_BLOCK_TOKENS;
+        warm_tree_attach(c, g, live, entry);
+        warm_pool_hold(c, live); /* state_in says so already; until the next step is committed */
+        warm_pool_unpin(c, live);
+        store_state(c, live, WARM_RECORD_READY);
+        s->public.blocks[g][0] = fresh - c->base[g];
+        c->stats.n_snapshots_taken++;
+}
+
+int warm_cache_snapshot(struct warm_cache_sequence *public) {
+        struct warm_sequence *s = (struct warm_sequence *) public;
+        struct warm_cache *c = public->cache;
+        uint32_t n_blocks = public->n_tokens / WARM_BLOCK_TOKENS, entry;
+
+        assert(s->n_begun == 0);
+        assert(n_blocks > 0 && public->n_tokens % WARM_BLOCK_TOKENS == 0);
+        if (!warm_cache_has_state(c))
+                return 0;
+        assert(s->n_linked == n_blocks);
+        entry = warm_table_ref(s, c->primary, n_blocks - 1);
+        for (uint32_t g = 0; g < c->config.n_groups; g++)
+                if (warm_cache_is_state(c, g) && !has_snapshot(s, g, entry) &&
+                    warm_pool_available(c, s->uid_slot, g) == 0)
+                        return WARM_CACHE_E_FULL;
+        for (uint32_t g = 0; g < c->config.n_groups; g++)
+                if (warm_cache_is_state(c, g) && !has_snapshot(s, g, entry))
+                        take_snapshot(s, g, entry);
+        return 0;
 }
 
 void warm_cache_rollback(struct warm_cache_sequence *public, uint32_t n_tokens) {

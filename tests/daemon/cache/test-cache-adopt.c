@@ -27,6 +27,9 @@ static const struct warm_cache_config plain = { .n_groups = 1, .n_blocks_max = {
 static const struct warm_cache_config windowed = { .n_groups = 2,
                                                    .groups = { { .window = 0 }, { .window = 64 } },
                                                    .n_blocks_max = { 256, 128 } };
+static const struct warm_cache_config stateful = { .n_groups = 2,
+                                                   .groups = { { .window = 0 }, { .state = true } },
+                                                   .n_blocks_max = { 256, 128 } };
 
 static int32_t texts[N_TEXTS][N_TEXT];
 
@@ -46,6 +49,13 @@ static void add_all(struct warm_cache *c) {
                 assert_int_equal(warm_cache_add_blocks(c, g, 0, c->config.n_blocks_max[g]), 0);
 }
 
+static void run_up_to(struct warm_cache_sequence *s, const int32_t *text, uint32_t n) {
+        if (n <= s->n_tokens)
+                return;
+        warm_cache_begin(s, n - s->n_tokens);
+        warm_cache_commit(s, text + s->n_tokens, n - s->n_tokens);
+}
+
 /* Run every text once. Return: the records, the cache is gone. */
 static int leave(const struct warm_cache_config *config, bool die_writing,
                  struct warm_cache_hit *hits) {
@@ -61,8 +71,10 @@ static int leave(const struct warm_cache_config *config, bool die_writing,
                 uint32_t n = 1 + below(N_TEXT - 1);
 
                 assert_int_equal(warm_cache_open(c, 5 + i % 2, texts[i], n, N_TEXT, &s, &hit), 0);
-                warm_cache_begin(s, n - s->n_tokens);
-                warm_cache_commit(s, texts[i] + s->n_tokens, n - s->n_tokens);
+                run_up_to(s, texts[i], n / WARM_BLOCK_TOKENS * WARM_BLOCK_TOKENS);
+                if (s->n_tokens > 0 && s->n_tokens % WARM_BLOCK_TOKENS == 0)
+                        assert_int_equal(warm_cache_snapshot(s), 0);
+                run_up_to(s, texts[i], n);
                 warm_cache_close(s);
         }
         for (uint32_t i = 0; i < N_TEXTS; i++)
@@ -122,6 +134,11 @@ static void a_rebuilt_cache_answers_lookups_as_before(void **state) {
 static void a_rebuilt_cache_keeps_its_window_blocks(void **state) {
         (void) state;
         check_rebuilt(&windowed);
+}
+
+static void a_rebuilt_cache_keeps_its_snapshots(void **state) {
+        (void) state;
+        check_rebuilt(&stateful);
 }
 
 static void blocks_whose_memory_is_gone_are_dropped_with_what_follows(void **state) {
@@ -189,7 +206,9 @@ static void damage(struct warm_record *r, uint32_t n_records) {
 static void hostile_records_never_break_an_invariant(void **state) {
         (void) state;
         for (uint32_t round = 0; round < 300; round++) {
-                const struct warm_cache_config *config = round % 2 ? &plain : &windowed;
+                const struct warm_cache_config *config = round % 3 == 0   ? &plain
+                                                         : round % 3 == 1 ? &windowed
+                                                                          : &stateful;
                 struct warm_cache_hit hits[N_TEXTS], hit;
                 struct warm_cache *c;
                 uint32_t n = config->n_blocks_max[0] + config->n_blocks_max[1];
@@ -239,6 +258,7 @@ int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(a_rebuilt_cache_answers_lookups_as_before),
                 cmocka_unit_test(a_rebuilt_cache_keeps_its_window_blocks),
+                cmocka_unit_test(a_rebuilt_cache_keeps_its_snapshots),
                 cmocka_unit_test(blocks_whose_memory_is_gone_are_dropped_with_what_follows),
                 cmocka_unit_test(what_was_being_written_is_dropped),
                 cmocka_unit_test(hostile_records_never_break_an_invariant),

@@ -37,6 +37,7 @@ struct script {
         int32_t text[N_UIDS][4][N_TEXT_MAX]; /* documents that get edited */
         uint32_t n_text[N_UIDS][4];
         uint64_t n_by_miss[_WARM_MISS_N], n_full, n_hit, n_prompt, n_forks, n_rollbacks, n_removed;
+        uint64_t n_refused; /* snapshots for which there was no block */
 };
 
 static uint32_t below(struct script *x, uint32_t n) {
@@ -88,6 +89,9 @@ static void try_open(struct script *x, uint32_t at) {
         assert_true((hit.miss == WARM_MISS_NONE) == (hit.n_tokens == n - 1));
         if (x->config.n_groups == 1)
                 assert_int_equal(looked.n_tokens, longest);
+        else if (x->config.n_groups == 2 && x->config.groups[1].state)
+                assert_int_equal(looked.n_tokens,
+                                 twin_longest_snapshot(x->cache, 1000 + u, x->text[u][d], n, 1));
         else
                 assert_true(looked.n_tokens <= longest);
         /* Less only if there was no room to copy the last part into. */
@@ -95,6 +99,32 @@ static void try_open(struct script *x, uint32_t at) {
         x->n_by_miss[hit.miss]++;
         x->n_hit += hit.n_tokens;
         x->n_prompt += n;
+}
+
+static bool has_state(const struct script *x) {
+        return warm_cache_has_state(x->cache);
+}
+
+/* Snapshots are taken at whole blocks: half of the steps end there. */
+static uint32_t cut_at_block(struct script *x, const struct warm_cache_sequence *s, uint32_t n) {
+        uint32_t end = (s->n_tokens + n) / WARM_BLOCK_TOKENS * WARM_BLOCK_TOKENS;
+
+        return has_state(x) && end > s->n_tokens && below(x, 2) ? end - s->n_tokens : n;
+}
+
+static void try_snapshot(struct script *x, struct warm_cache_sequence *s) {
+        struct warm_cache_stats before, after;
+        int r;
+
+        if (!has_state(x) || s->n_tokens == 0 || s->n_tokens % WARM_BLOCK_TOKENS || below(x, 2))
+                return;
+        warm_cache_stats(x->cache, &before);
+        r = warm_cache_snapshot(s);
+        assert_true(r == 0 || r == WARM_CACHE_E_FULL);
+        warm_cache_stats(x->cache, &after);
+        if (r != 0)
+                assert_memory_equal(&before, &after, sizeof(before));
+        x->n_refused += r != 0;
 }
 
 static void step(struct script *x, struct warm_cache_sequence *s) {
@@ -106,11 +136,14 @@ static void step(struct script *x, struct warm_cache_sequence *s) {
         n = 1 + below(x, n < 96 ? n : 96);
         if (below(x, 3) == 0)
                 n = 1;
+        n = cut_at_block(x, s, n);
         for (uint32_t i = 0; i < n; i++)
                 tokens[i] = (int32_t) (below(x, 10) < 8 ? 7 : below(x, 3));
         warm_cache_begin(s, n);
         switch (below(x, 10)) {
         case 0:
+                if (below(x, 2)) /* computed, and then rejected */
+                        twin_step(x->twin, s, tokens, n);
                 warm_cache_rollback(s, s->n_tokens);
                 break;
         case 1:
@@ -121,6 +154,7 @@ static void step(struct script *x, struct warm_cache_sequence *s) {
         default:
                 twin_step(x->twin, s, tokens, n);
                 warm_cache_commit(s, tokens, n);
+                try_snapshot(x, s);
         }
 }
 
@@ -131,10 +165,11 @@ static void prefill(struct script *x, struct warm_cache_sequence *s) {
         if (s->n_tokens >= n || n > s->n_tokens_max ||
             memcmp(s->tokens, x->text[u][d], s->n_tokens * sizeof(int32_t)) != 0)
                 return;
-        n = 1 + below(x, n - s->n_tokens);
+        n = cut_at_block(x, s, 1 + below(x, n - s->n_tokens));
         warm_cache_begin(s, n);
         twin_step(x->twin, s, x->text[u][d] + s->n_tokens, n);
         warm_cache_commit(s, x->text[u][d] + s->n_tokens, n);
+        try_snapshot(x, s);
 }
 
 static void try_fork(struct script *x, struct warm_cache_sequence *s, uint32_t at) {
@@ -215,7 +250,9 @@ static void finish(struct script *x) {
         for (int m = 0; m < _WARM_MISS_N; m++)
                 printf(" %s %llu", warm_miss_name((enum warm_miss) m),
                        (unsigned long long) x->n_by_miss[m]);
-        printf("\n");
+        printf("; snapshots: %llu taken, %llu evicted, %llu refused\n",
+               (unsigned long long) stats.n_snapshots_taken,
+               (unsigned long long) stats.n_snapshots_evicted, (unsigned long long) x->n_refused);
         warm_cache_free(x->cache);
         twin_free(x->twin);
         free(x);
@@ -288,12 +325,36 @@ static void windows_never_show_a_foreign_slot(void **state) {
         run(&config, n_operations / 3, NULL);
 }
 
+static void a_state_goes_on_from_exactly_where_it_was_kept(void **state) {
+        struct warm_cache_config config = { .n_groups = 2,
+                                            .groups = { { .window = 0 }, { .state = true } },
+                                            .n_blocks_max = { 64, 24 } };
+
+        (void) state;
+        run(&config, n_operations / 3, NULL);
+}
+
+static void states_windows_and_plain_groups_agree_on_a_length(void **state) {
+        struct warm_cache_config config = { .n_groups = 4,
+                                            .groups = { { .state = true },
+                                                        { .window = 64 },
+                                                        { .window = 0 },
+                                                        { .state = true } },
+                                            .n_blocks_max = { 16, 40, 64, 20 },
+                                            .min_share_blocks = 3 };
+
+        (void) state;
+        run(&config, n_operations / 3, NULL);
+}
+
 int main(int argc, char **argv) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(every_slot_holds_what_its_sequence_says),
                 cmocka_unit_test(it_stays_right_when_shares_protect_each_uid),
                 cmocka_unit_test(it_stays_right_when_every_hash_collides),
                 cmocka_unit_test(windows_never_show_a_foreign_slot),
+                cmocka_unit_test(a_state_goes_on_from_exactly_where_it_was_kept),
+                cmocka_unit_test(states_windows_and_plain_groups_agree_on_a_length),
         };
 
         if (argc > 1)

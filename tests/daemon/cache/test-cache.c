@@ -329,6 +329,133 @@ static void more_uids_than_the_table_holds_take_turns(void **state) {
         warm_cache_free(c);
 }
 
+/* A plain group and a state group. */
+static struct warm_cache *make_with_state(uint32_t n_blocks, uint32_t n_states) {
+        struct warm_cache_config config = { .n_groups = 2,
+                                            .groups = { { .window = 0 }, { .state = true } },
+                                            .n_blocks_max = { n_blocks, n_states } };
+        struct warm_cache *c;
+
+        assert_int_equal(warm_cache_new(&config, &c), 0);
+        assert_int_equal(warm_cache_add_blocks(c, 0, 0, n_blocks), 0);
+        assert_int_equal(warm_cache_add_blocks(c, 1, 0, n_states), 0);
+        return c;
+}
+
+static void a_state_is_resumed_from_its_last_snapshot_only(void **state) {
+        struct warm_cache *c = make_with_state(32, 8);
+        struct warm_cache_stats stats;
+        struct warm_cache_sequence *s;
+        uint32_t live, snapshot;
+        int32_t t[200];
+
+        (void) state;
+        count_up(t, 200, 0);
+        s = open_at(c, ME, t, 150, 150, 0);
+        assert_int_equal(s->state_in[1], WARM_STATE_NONE);
+        write_up_to(s, t, 64);
+        live = s->blocks[1][0];
+        assert_int_equal(s->state_in[1], live);
+        assert_int_equal(warm_cache_snapshot(s), 0);
+        /* Nothing is copied: the state stays where it is, the next one goes elsewhere. */
+        assert_int_equal(s->n_copies, 0);
+        assert_int_equal(s->state_in[1], live);
+        assert_int_not_equal(s->blocks[1][0], live);
+        assert_int_equal(warm_cache_snapshot(s), 0);
+        warm_cache_check(c);
+        write_up_to(s, t, 150);
+        assert_int_equal(s->state_in[1], s->blocks[1][0]);
+        warm_cache_close(s);
+        warm_cache_stats(c, &stats);
+        assert_int_equal(stats.n_snapshots, 1);
+        assert_int_equal(stats.n_snapshots_taken, 1);
+        snapshot = live;
+        expect(c, ME, t, 64, 0, WARM_MISS_GROUP); /* the last token is always computed */
+        expect(c, ME, t, 65, 64, WARM_MISS_NONE);
+        expect(c, ME, t, 150, 64, WARM_MISS_GROUP);
+        t[70] = 9999;
+        expect(c, ME, t, 150, 64, WARM_MISS_GROUP);
+        s = open_at(c, ME, t, 150, 150, 64);
+        assert_int_equal(s->state_in[1], snapshot);
+        assert_int_not_equal(s->blocks[1][0], snapshot);
+        warm_cache_check(c);
+        warm_cache_close(s);
+        warm_cache_check(c);
+        assert_int_equal(warm_cache_trim(c, ME), 6);
+        warm_cache_stats(c, &stats);
+        assert_int_equal(stats.n_snapshots, 0);
+        assert_int_equal(stats.n_snapshots_evicted, 1);
+        warm_cache_free(c);
+}
+
+static void what_was_not_kept_whole_goes_back_to_a_snapshot(void **state) {
+        struct warm_cache *c = make_with_state(32, 8);
+        struct warm_cache_sequence *s, *f;
+        int32_t t[200];
+
+        (void) state;
+        count_up(t, 200, 0);
+        s = open_at(c, ME, t, 150, 150, 0);
+        write_up_to(s, t, 32);
+        assert_int_equal(warm_cache_snapshot(s), 0);
+        /* The step failed: its state went elsewhere, so nothing is lost. */
+        warm_cache_begin(s, 10);
+        warm_cache_rollback(s, 32);
+        assert_int_equal(s->n_tokens, 32);
+        /* Four of ten tokens are kept, but the state stands behind all ten. */
+        warm_cache_begin(s, 10);
+        warm_cache_commit(s, t + 32, 4);
+        assert_int_equal(s->n_tokens, 32);
+        warm_cache_check(c);
+        write_up_to(s, t, 50);
+        assert_int_equal(warm_cache_fork(s, 50, 100, &f), 0);
+        assert_int_equal(f->n_tokens, 32);
+        assert_int_equal(f->state_in[1], s->cache->side[1][s->blocks[0][0]] - s->cache->base[1]);
+        warm_cache_begin(s, 10);
+        warm_cache_rollback(s, 50);
+        assert_int_equal(s->n_tokens, 32);
+        warm_cache_check(c);
+        warm_cache_close(f);
+        warm_cache_rollback(s, 31);
+        assert_int_equal(s->n_tokens, 0);
+        assert_int_equal(s->state_in[1], WARM_STATE_NONE);
+        warm_cache_check(c);
+        warm_cache_close(s);
+        warm_cache_free(c);
+}
+
+static void snapshots_take_what_is_unpinned_and_never_the_last_state(void **state) {
+        struct warm_cache *c = make_with_state(64, 3);
+        struct warm_cache_sequence *a, *b;
+        struct warm_cache_stats stats;
+        int32_t t[400];
+
+        (void) state;
+        count_up(t, 400, 0);
+        a = open_at(c, ME, t, 150, 150, 0);
+        for (uint32_t n = 32; n <= 96; n += 32) {
+                write_up_to(a, t, n);
+                assert_int_equal(warm_cache_snapshot(a), 0);
+        }
+        warm_cache_stats(c, &stats);
+        assert_int_equal(stats.n_snapshots, 2);
+        assert_int_equal(stats.n_snapshots_evicted, 1);
+        expect(c, ME, t, 40, 0, WARM_MISS_GROUP); /* the first one had to go */
+        expect(c, ME, t, 70, 64, WARM_MISS_GROUP);
+        b = open_at(c, ME, t + 200, 150, 150, 0);
+        /* One block each for two running sequences, and the snapshot that one goes on from. */
+        write_up_to(b, t + 200, 32);
+        assert_int_equal(warm_cache_snapshot(b), WARM_CACHE_E_FULL);
+        warm_cache_check(c);
+        write_up_to(a, t, 100);
+        assert_int_equal(warm_cache_snapshot(b), 0);
+        warm_cache_check(c);
+        warm_cache_close(a);
+        warm_cache_close(b);
+        warm_cache_check(c);
+        warm_cache_free(c);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(each_lookup_says_why_it_stopped),
@@ -341,6 +468,9 @@ int main(void) {
                 cmocka_unit_test(a_failed_allocation_changes_nothing),
                 cmocka_unit_test(blocks_in_use_are_not_taken_away),
                 cmocka_unit_test(more_uids_than_the_table_holds_take_turns),
+                cmocka_unit_test(a_state_is_resumed_from_its_last_snapshot_only),
+                cmocka_unit_test(what_was_not_kept_whole_goes_back_to_a_snapshot),
+                cmocka_unit_test(snapshots_take_what_is_unpinned_and_never_the_last_state),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -12,14 +12,17 @@ struct twin *twin_new(const struct warm_cache_config *config) {
         for (uint32_t g = 0; g < config->n_groups; g++) {
                 t->n_blocks[g] = config->n_blocks_max[g];
                 t->slots[g] = calloc(t->n_blocks[g], sizeof(*t->slots[g]));
-                assert(t->slots[g]);
+                t->states[g] = calloc(t->n_blocks[g], sizeof(*t->states[g]));
+                assert(t->slots[g] && t->states[g]);
         }
         return t;
 }
 
 void twin_free(struct twin *t) {
-        for (uint32_t g = 0; g < t->n_groups; g++)
+        for (uint32_t g = 0; g < t->n_groups; g++) {
                 free(t->slots[g]);
+                free(t->states[g]);
+        }
         free(t);
 }
 
@@ -33,6 +36,18 @@ static uint64_t history_of(const struct warm_cache_sequence *s, uint32_t n) {
         for (uint32_t i = 0; i < n; i++)
                 h = extend(h, s->tokens[i]);
         return h;
+}
+
+/* The state that the sequence goes on from is the one after all its tokens. */
+static void verify_state(const struct twin *t, const struct warm_cache_sequence *s, uint32_t g) {
+        const struct twin_state *state;
+
+        assert((s->n_tokens == 0) == (s->state_in[g] == WARM_STATE_NONE));
+        if (s->n_tokens == 0)
+                return;
+        state = &t->states[g][s->state_in[g]];
+        assert(state->n_tokens == s->n_tokens);
+        assert(state->history == history_of(s, s->n_tokens));
 }
 
 void twin_step(struct twin *t, const struct warm_cache_sequence *s, const int32_t *tokens,
@@ -53,6 +68,12 @@ void twin_step(struct twin *t, const struct warm_cache_sequence *s, const int32_
                         t->slots[g][s->blocks[g][slot / WARM_BLOCK_TOKENS]]
                                 [slot % WARM_BLOCK_TOKENS] = (struct twin_slot){ tokens[i], h };
                 }
+        }
+        for (uint32_t g = 0; g < t->n_groups; g++) {
+                if (!s->cache->config.groups[g].state)
+                        continue;
+                verify_state(t, s, g);
+                t->states[g][s->blocks[g][0]] = (struct twin_state){ s->n_tokens + n, h };
         }
 }
 
@@ -80,6 +101,9 @@ void twin_verify(const struct twin *t, const struct warm_cache_sequence *s) {
                         assert(slot->history == h);
                 }
         }
+        for (uint32_t g = 0; g < t->n_groups; g++)
+                if (s->cache->config.groups[g].state)
+                        verify_state(t, s, g);
 }
 
 static uint32_t longest_from(const struct warm_cache *c, uid_t uid, const int32_t *tokens,
@@ -107,4 +131,28 @@ static uint32_t longest_from(const struct warm_cache *c, uid_t uid, const int32_
 
 uint32_t twin_longest(const struct warm_cache *c, uid_t uid, const int32_t *tokens, uint32_t n) {
         return longest_from(c, uid, tokens, n - 1, NONE);
+}
+
+/* Whether the text from the root to the end of this entry is the beginning of tokens. */
+static bool spells(const struct warm_cache *c, uint32_t entry, const int32_t *tokens) {
+        const struct warm_record *r = &c->records[entry];
+        uint32_t n_before = c->blocks[entry].depth * WARM_BLOCK_TOKENS;
+
+        return memcmp(r->tokens, tokens + n_before, sizeof(r->tokens)) == 0 &&
+               (n_before == 0 || spells(c, c->base[c->primary] + r->parent, tokens));
+}
+
+uint32_t twin_longest_snapshot(const struct warm_cache *c, uid_t uid, const int32_t *tokens,
+                               uint32_t n, uint32_t g) {
+        uint32_t best = 0;
+
+        for (uint32_t ref = c->base[g]; ref < c->base[g + 1]; ref++) {
+                const struct warm_block *b = &c->blocks[ref];
+                uint32_t length = (b->depth + 1) * WARM_BLOCK_TOKENS;
+
+                if (b->place == WARM_PLACE_LINKED && c->records[ref].uid == uid && length < n &&
+                    length > best && spells(c, b->owner, tokens))
+                        best = length;
+        }
+        return best;
 }
