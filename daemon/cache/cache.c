@@ -213,6 +213,11 @@ int warm_cache_records_fd(const struct warm_cache *c) {
         return c->records_fd;
 }
 
+uint32_t warm_cache_n_free(const struct warm_cache *c, uint32_t group) {
+        assert(group < c->config.n_groups);
+        return c->n_free[group];
+}
+
 void warm_cache_stats(const struct warm_cache *c, struct warm_cache_stats *ret_stats) {
         struct warm_cache_stats s = c->stats;
         uint64_t n_used = 0;

@@ -180,6 +180,8 @@ struct warm_cache_sequence *warm_cache_close(struct warm_cache_sequence *s);
  */
 uint64_t warm_cache_trim(struct warm_cache *c, uid_t uid);
 
+/* Blocks of a group that hold nothing. */
+uint32_t warm_cache_n_free(const struct warm_cache *c, uint32_t group);
 void warm_cache_stats(const struct warm_cache *c, struct warm_cache_stats *ret_stats);
 
 /* Hold every invariant against the records (tests, and -Db_sanitize builds). Aborts with the broken one. */

@@ -74,7 +74,7 @@ static int open_sequence(struct warm_engine *e, struct warm_run *run,
 /* Take memory from models that do not use theirs now. */
 static bool grow_at_others_cost(struct warm_engine *e, struct warm_run *run) {
         struct warm_engine_model *m = warm_engine_model_of(e, run);
-        uint64_t wanted = (uint64_t) blocks_of(run) * m->block_bytes;
+        uint64_t wanted = warm_kvpool_bytes(&m->pool, blocks_of(run));
         bool freed = false;
 
         for (uint32_t i = 0; i < e->n_models; i++)

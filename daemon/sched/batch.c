@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "sched/internal.h"
 
@@ -11,7 +12,8 @@
 #define CHUNK_ROWS_FIRST 64U                 /* before anything was measured (untuned guess) */
 #define CHUNK_ROWS_MIN                                                                             \
         16U /* below that a step is mostly the reading of the weights (untuned guess) */
-#define CHUNK_ROWS_ALIGN 16U /* blocked matrix products like whole tiles (untuned guess) */
+#define CHUNK_ROWS_ALIGN 16U  /* blocked matrix products like whole tiles (untuned guess) */
+#define SNAPSHOT_TOKENS  512U /* of a state, while a prompt is computed (untuned guess) */
 
 int warm_batch_init(struct warm_batch *b, uint64_t cut_seed) {
         *b = (struct warm_batch){ .cut_state = cut_seed };
@@ -143,6 +145,43 @@ static void add_row(struct warm_batch *b, struct warm_run *run, uint32_t at) {
         b->n_rows++;
 }
 
+static bool has_state(const struct warm_engine_model *m) {
+        bool has = false;
+
+        for (uint32_t g = 0; g < m->pool.n_groups; g++)
+                has |= m->pool.state[g];
+        return has;
+}
+
+/*
+ * The first length beyond n_tokens at which a prompt's state is kept, so that prefill has to stop there: in whole
+ * blocks the seams, the place where answers part, and every so many tokens. More than the prompt: none.
+ */
+static uint32_t next_snapshot(const struct warm_run *run, uint32_t n_tokens) {
+        const struct warm_request *r = &run->task->request;
+        uint32_t next = (n_tokens / SNAPSHOT_TOKENS + 1) * SNAPSHOT_TOKENS;
+
+        for (uint32_t i = 0; i <= r->prompt.n_seams; i++) {
+                uint32_t at = i < r->prompt.n_seams ? r->prompt.seams[i]
+                              : r->n > 1            ? r->prompt.n_ids
+                                                    : 0;
+
+                at -= at % WARM_BLOCK_TOKENS;
+                if (at > n_tokens && at < next)
+                        next = at;
+        }
+        return next;
+}
+
+/* No room for it is no fault: what would have gone on from here starts a little earlier. */
+static void keep_state(struct warm_run *run) {
+        struct warm_cache_sequence *s = run->sequence;
+
+        if (s->n_tokens <= run->task->request.prompt.n_ids &&
+            next_snapshot(run, s->n_tokens - 1) == s->n_tokens)
+                warm_cache_snapshot(s);
+}
+
 static void add_run(struct warm_engine *e, struct warm_run *run, uint32_t n_rows) {
         struct warm_batch *b = &e->batch;
         struct warm_cache_sequence *s = run->sequence;
@@ -154,8 +193,11 @@ static void add_run(struct warm_engine *e, struct warm_run *run, uint32_t n_rows
         for (uint32_t i = 0; i < s->n_copies; i++)
                 b->copies[b->n_copies++] = s->copies[i];
         *out = (struct warm_step_sequence){ .n_blocks = s->n_blocks };
-        for (uint32_t g = 0; g < WARM_PLAN_GROUPS_MAX; g++)
+        memcpy(out->state_in, s->state_in, sizeof(out->state_in));
+        for (uint32_t g = 0; g < WARM_PLAN_GROUPS_MAX; g++) {
                 out->blocks[g] = s->blocks[g];
+                out->state_out[g] = s->blocks[g] ? s->blocks[g][0] : WARM_STATE_NONE;
+        }
         for (uint32_t i = 0; i < n_rows; i++)
                 add_row(b, run, s->n_tokens + i);
         warm_cache_begin(s, n_rows);
@@ -166,16 +208,19 @@ static void add_run(struct warm_engine *e, struct warm_run *run, uint32_t n_rows
 static void add_prefills(struct warm_engine *e, const struct rank *ranks, uint32_t n,
                          uint32_t budget) {
         struct warm_batch *b = &e->batch;
+        bool stops = has_state(&e->models[b->model_index]);
 
         for (uint32_t i = 0; i < n && budget > 0 && b->n_entries < WARM_ENGINE_BATCH_MAX; i++) {
                 struct warm_run *run = ranks[i].run;
-                uint32_t pending = run->n_known - run->sequence->n_tokens;
-                uint32_t n_rows;
+                uint32_t n_tokens = run->sequence->n_tokens, n_rows;
+                uint32_t pending = run->n_known - n_tokens;
 
                 /* Warming takes next to nothing of a step that somebody waits for. */
                 if (class_of(run) == CLASS_WARM && b->n_entries > 0 && budget > CHUNK_ROWS_MIN)
                         budget = CHUNK_ROWS_MIN;
                 n_rows = cut(b, pending < budget ? pending : budget);
+                if (stops && n_rows > next_snapshot(run, n_tokens) - n_tokens)
+                        n_rows = next_snapshot(run, n_tokens) - n_tokens;
                 add_run(e, run, n_rows);
                 *turn_of(b, run) = e->n_steps + 1;
                 b->n_prefill_rows += n_rows;
@@ -233,12 +278,15 @@ static void keep_scores(struct warm_batch *b, const struct warm_batch_entry *ent
 
 void warm_batch_commit(struct warm_engine *e) {
         struct warm_batch *b = &e->batch;
+        bool keeps = has_state(&e->models[b->model_index]);
 
         for (uint32_t i = 0; i < b->n_entries; i++) {
                 struct warm_batch_entry *entry = &b->entries[i];
                 struct warm_cache_sequence *s = entry->run->sequence;
 
                 warm_cache_commit(s, entry->run->tokens + s->n_tokens, entry->n_rows);
+                if (keeps)
+                        keep_state(entry->run);
                 if (entry->run->task->request.kind == WARM_REQUEST_SCORE)
                         keep_scores(b, entry);
         }

@@ -140,7 +140,7 @@ int warm_engine_add_model(struct warm_engine *e, struct warm_model *model,
         m->token_bytes_max = longest_token(model->vocab);
         m->weights_bytes = warm_weights_bytes(e->backend, m->weights);
         for (uint32_t g = 0; g < m->pool.n_groups; g++)
-                m->block_bytes += m->pool.info.block_bytes[g];
+                m->block_bytes += m->pool.state[g] ? 0 : m->pool.info.block_bytes[g];
         warm_model_drop_file(model);
         *ret_model_index = e->n_models++;
         return 0;

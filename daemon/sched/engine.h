@@ -70,7 +70,7 @@ struct warm_model_status {
         uint64_t kv_bytes;
         uint64_t kv_bytes_max;
         uint32_t n_context;   /* tokens a sequence may hold */
-        uint64_t block_bytes; /* of all groups together: one block index */
+        uint64_t block_bytes; /* of 32 tokens, of all groups but states */
         struct warm_cache_stats cache;
 };
 

@@ -4,7 +4,8 @@
  *
  * Chunks are added one by one when a prompt needs room, up to a budget that all models share, and told to the cache;
  * giving back goes from the highest chunk down and takes what no sequence runs on. Group g's chunk c holds blocks
- * c * blocks_per_chunk[g] .. + blocks_per_chunk[g] - 1.
+ * c * blocks_per_chunk[g] .. + blocks_per_chunk[g] - 1. State groups have fewer blocks than the others: n_blocks below
+ * are those of 32 tokens, and as many states go with them as warm_kvpool_states() says.
  *
  * Owner: the engine, one a model. Thread: engine (init: main).
  */
@@ -30,6 +31,7 @@ struct warm_kvpool {
         struct warm_kv_budget *budget;
         struct warm_kv_info info;
         uint32_t n_groups;
+        bool state[WARM_PLAN_GROUPS_MAX];            /* a block is a state */
         uint32_t n_chunks[WARM_PLAN_GROUPS_MAX];     /* of the address range */
         uint32_t n_blocks_max[WARM_PLAN_GROUPS_MAX]; /* of the address range */
         bool *present[WARM_PLAN_GROUPS_MAX];         /* [n_chunks[g]] has memory */
@@ -37,8 +39,9 @@ struct warm_kvpool {
 };
 
 /*
- * Bytes of one block of a group by the plan alone: every layer of it that keeps its own K and V.
- * Return: 0 and *ret_bytes; -EOPNOTSUPP: a group without attention KV (state snapshots are not built).
+ * Bytes of one block of a group by the plan alone: every layer of it that keeps its own K and V; in a state group
+ * the matrix of every head and the convolution's last inputs, in float.
+ * Return: 0 and *ret_bytes; -EOPNOTSUPP: the group's layers keep something else, or nothing.
  */
 int warm_kvpool_block_bytes(const struct warm_plan *plan, uint32_t group, enum warm_type type,
                             uint64_t *ret_bytes);
@@ -63,6 +66,12 @@ int warm_kvpool_init(struct warm_kvpool *p, struct warm_backend *backend,
                      enum warm_type type, uint64_t bytes_max, struct warm_kv_budget *budget);
 /* Memory itself goes with the weights. Takes a zeroed pool too. */
 void warm_kvpool_deinit(struct warm_kvpool *p);
+
+/* States that go with n_blocks of 32 tokens: the running one, snapshots at seams, and those at every so many tokens. */
+uint32_t warm_kvpool_states(uint32_t n_blocks);
+
+/* Bytes of n_blocks of each group. */
+uint64_t warm_kvpool_bytes(const struct warm_kvpool *p, uint32_t n_blocks);
 
 /*
  * Add chunks until each group has n_blocks free, or no more can be had.

@@ -12,10 +12,20 @@
 
 #define UNWRITTEN (-1)
 
+/* What a block holds: in group 0 the tokens, in group 1 a state. */
+union block {
+        int32_t tokens[WARM_BLOCK_TOKENS];
+        struct {
+                uint64_t hash;
+                uint32_t n_tokens;
+        } state;
+};
+
 struct warm_weights {
-        uint32_t n_blocks_max;
-        uint32_t n_chunks;
-        int32_t **chunks; /* [n_chunks][FAKE_BLOCKS * 32] tokens; NULL: no memory */
+        uint32_t n_groups;
+        uint32_t n_blocks_max[FAKE_GROUPS];
+        uint32_t n_chunks[FAKE_GROUPS];
+        union block **chunks[FAKE_GROUPS]; /* [n_chunks][FAKE_BLOCKS]; NULL: no memory */
 };
 
 static uint64_t now_ns(void) {
@@ -42,11 +52,15 @@ static float lift_of(uint32_t token, bool never_ends) {
         return -20;
 }
 
+static uint64_t extend(uint64_t h, int32_t token) {
+        return mix(h + (uint64_t) (token + 1) * 0x9e3779b97f4a7c15ULL);
+}
+
 void fake_logits(const int32_t *tokens, uint32_t n_tokens, bool never_ends, float *ret_logits) {
         uint64_t h = 0;
 
         for (uint32_t i = 0; i < n_tokens; i++)
-                h = mix(h + (uint64_t) (tokens[i] + 1) * 0x9e3779b97f4a7c15ULL);
+                h = extend(h, tokens[i]);
         for (uint32_t v = 0; v < FAKE_VOCAB; v++)
                 ret_logits[v] = (float) (mix(h + v) >> 40) * 0x1p-24F * 4 + lift_of(v, never_ends);
 }
@@ -93,9 +107,11 @@ static int fake_load(struct warm_backend *b, const struct warm_plan *plan,
         struct warm_weights *w = calloc(1, sizeof(*w));
 
         (void) b, (void) ret_why;
-        assert(plan->n_groups == 1);
+        assert(plan->n_groups <= FAKE_GROUPS && !plan->groups[0].state);
+        assert(plan->n_groups == 1 || plan->groups[1].state);
         if (!w)
                 return -ENOMEM;
+        w->n_groups = plan->n_groups;
         *ret_weights = w;
         return 0;
 }
@@ -103,12 +119,14 @@ static int fake_load(struct warm_backend *b, const struct warm_plan *plan,
 static void *fake_weights_free(struct warm_backend *b, struct warm_weights *w) {
         struct fake_backend *f = (struct fake_backend *) b;
 
-        for (uint32_t i = 0; i < w->n_chunks; i++) {
-                if (w->chunks[i])
-                        atomic_fetch_sub(&f->n_chunks, 1);
-                free(w->chunks[i]);
+        for (uint32_t g = 0; g < w->n_groups; g++) {
+                for (uint32_t i = 0; i < w->n_chunks[g]; i++) {
+                        if (w->chunks[g][i])
+                                atomic_fetch_sub(&f->n_chunks, 1);
+                        free(w->chunks[g][i]);
+                }
+                free(w->chunks[g]);
         }
-        free(w->chunks);
         free(w);
         return NULL;
 }
@@ -120,16 +138,18 @@ static uint64_t fake_weights_bytes(struct warm_backend *b, struct warm_weights *
 
 static int fake_kv_init(struct warm_backend *b, struct warm_weights *w,
                         const struct warm_kv_config *config, struct warm_kv_info *ret_info) {
-        uint32_t n_chunks = (config->n_blocks_max[0] + FAKE_BLOCKS - 1) / FAKE_BLOCKS;
-
         (void) b;
-        w->chunks = calloc(n_chunks, sizeof(*w->chunks));
-        if (!w->chunks)
-                return -ENOMEM;
-        w->n_blocks_max = config->n_blocks_max[0];
-        w->n_chunks = n_chunks;
-        *ret_info = (struct warm_kv_info){ .block_bytes = { 4096 },
-                                           .blocks_per_chunk = { FAKE_BLOCKS } };
+        for (uint32_t g = 0; g < w->n_groups; g++) {
+                uint32_t n_chunks = (config->n_blocks_max[g] + FAKE_BLOCKS - 1) / FAKE_BLOCKS;
+
+                w->chunks[g] = calloc(n_chunks, sizeof(*w->chunks[g]));
+                if (!w->chunks[g])
+                        return -ENOMEM;
+                w->n_blocks_max[g] = config->n_blocks_max[g];
+                w->n_chunks[g] = n_chunks;
+        }
+        *ret_info = (struct warm_kv_info){ .block_bytes = { 4096, 4096 },
+                                           .blocks_per_chunk = { FAKE_BLOCKS, FAKE_BLOCKS } };
         return 0;
 }
 
@@ -137,17 +157,20 @@ static int fake_kv_add(struct warm_backend *b, struct warm_weights *w, uint32_t 
                        uint32_t chunk_index) {
         struct fake_backend *f = (struct fake_backend *) b;
 
-        if (group != 0 || chunk_index >= w->n_chunks)
+        union block *chunk;
+
+        if (group >= w->n_groups || chunk_index >= w->n_chunks[group])
                 return -ERANGE;
-        if (w->chunks[chunk_index])
+        if (w->chunks[group][chunk_index])
                 return -EEXIST;
         if (atomic_load(&f->n_chunks) >= atomic_load(&f->n_chunks_max))
                 return WARM_BACKEND_E_MEMORY;
-        w->chunks[chunk_index] = malloc(FAKE_BLOCKS * WARM_BLOCK_TOKENS * sizeof(int32_t));
-        if (!w->chunks[chunk_index])
+        chunk = malloc(FAKE_BLOCKS * sizeof(*chunk));
+        if (!chunk)
                 return WARM_BACKEND_E_MEMORY;
         for (uint32_t i = 0; i < FAKE_BLOCKS * WARM_BLOCK_TOKENS; i++)
-                w->chunks[chunk_index][i] = UNWRITTEN;
+                chunk[i / WARM_BLOCK_TOKENS].tokens[i % WARM_BLOCK_TOKENS] = UNWRITTEN;
+        w->chunks[group][chunk_index] = chunk;
         atomic_fetch_add(&f->n_chunks, 1);
         return 0;
 }
@@ -156,24 +179,24 @@ static int fake_kv_remove(struct warm_backend *b, struct warm_weights *w, uint32
                           uint32_t chunk_index) {
         struct fake_backend *f = (struct fake_backend *) b;
 
-        (void) group;
-        if (chunk_index >= w->n_chunks || !w->chunks[chunk_index])
+        if (chunk_index >= w->n_chunks[group] || !w->chunks[group][chunk_index])
                 return -ENOENT;
-        free(w->chunks[chunk_index]);
-        w->chunks[chunk_index] = NULL;
+        free(w->chunks[group][chunk_index]);
+        w->chunks[group][chunk_index] = NULL;
         atomic_fetch_sub(&f->n_chunks, 1);
         return 0;
 }
 
-static int32_t *block_of(struct warm_weights *w, uint32_t block) {
-        assert(block < w->n_blocks_max);
-        assert(w->chunks[block / FAKE_BLOCKS]);
-        return w->chunks[block / FAKE_BLOCKS] + block % FAKE_BLOCKS * WARM_BLOCK_TOKENS;
+static union block *block_of(struct warm_weights *w, uint32_t group, uint32_t block) {
+        assert(group < w->n_groups && block < w->n_blocks_max[group]);
+        assert(w->chunks[group][block / FAKE_BLOCKS]);
+        return w->chunks[group][block / FAKE_BLOCKS] + block % FAKE_BLOCKS;
 }
 
 static int32_t *slot_of(struct warm_weights *w, const struct warm_step_sequence *s, uint32_t slot) {
         assert(slot / WARM_BLOCK_TOKENS < s->n_blocks);
-        return block_of(w, s->blocks[0][slot / WARM_BLOCK_TOKENS]) + slot % WARM_BLOCK_TOKENS;
+        return block_of(w, 0, s->blocks[0][slot / WARM_BLOCK_TOKENS])->tokens +
+               slot % WARM_BLOCK_TOKENS;
 }
 
 static void compute_top(const float *logits, struct warm_result *result, uint32_t n_top) {
@@ -191,8 +214,28 @@ static void compute_top(const float *logits, struct warm_result *result, uint32_
         }
 }
 
+/* Move the sequence's state on by a row: from state_in if it is the first of the step. */
+static void advance(struct fake_backend *f, struct warm_weights *w, const struct warm_row *row,
+                    const struct warm_step_sequence *s, bool first, const int32_t *visible) {
+        union block *out = block_of(w, 1, s->state_out[1]), in = { .state = { 0, 0 } };
+        uint64_t hash = 0;
+
+        if (!first)
+                in = *out;
+        else if (s->state_in[1] != WARM_STATE_NONE)
+                in = *block_of(w, 1, s->state_in[1]);
+        atomic_fetch_add(&f->n_resumed, first && s->state_in[1] != WARM_STATE_NONE &&
+                                                s->state_in[1] != s->state_out[1]);
+        assert(in.state.n_tokens == row->slot);
+        out->state.n_tokens = row->slot + 1;
+        out->state.hash = extend(in.state.hash, row->token);
+        for (uint32_t i = 0; i < row->hi; i++)
+                hash = extend(hash, visible[i]);
+        assert(hash == out->state.hash);
+}
+
 static void compute_row(struct fake_backend *f, struct warm_weights *w, const struct warm_row *row,
-                        const struct warm_step_sequence *s) {
+                        const struct warm_step_sequence *s, bool first) {
         struct warm_result *result = row->result;
         int32_t visible[FAKE_CONTEXT_MAX];
         float logits[FAKE_VOCAB];
@@ -200,13 +243,18 @@ static void compute_row(struct fake_backend *f, struct warm_weights *w, const st
         assert(row->hi == row->slot + 1 && row->lo == 0 && row->mask == UINT64_MAX);
         assert(row->position == row->slot);
         *slot_of(w, s, row->slot) = row->token;
-        if (!row->want)
+        if (!row->want && w->n_groups == 1)
                 return;
-        assert(row->hi <= FAKE_CONTEXT_MAX && result);
+        assert(row->hi <= FAKE_CONTEXT_MAX);
         for (uint32_t i = 0; i < row->hi; i++) {
                 visible[i] = *slot_of(w, s, i);
                 assert(visible[i] != UNWRITTEN);
         }
+        if (w->n_groups > 1)
+                advance(f, w, row, s, first, visible);
+        if (!row->want)
+                return;
+        assert(result);
         fake_logits(visible, row->hi, atomic_load(&f->never_ends), logits);
         if (row->want & WARM_WANT_TOKEN) {
                 result->token = fake_choose(logits, row->sampling->allowed);
@@ -223,13 +271,14 @@ static void compute(struct fake_backend *f, struct warm_weights *w, const struct
         uint32_t n_prefill = 0;
 
         for (uint32_t i = 0; i < step->n_copies; i++)
-                memcpy(block_of(w, step->copies[i].target), block_of(w, step->copies[i].source),
-                       WARM_BLOCK_TOKENS * sizeof(int32_t));
+                *block_of(w, step->copies[i].group, step->copies[i].target) =
+                        *block_of(w, step->copies[i].group, step->copies[i].source);
         for (uint32_t i = 0; i < step->n_rows; i++) {
                 const struct warm_row *row = &step->rows[i];
 
                 assert(row->sequence < step->n_sequences);
-                compute_row(f, w, row, &step->sequences[row->sequence]);
+                compute_row(f, w, row, &step->sequences[row->sequence],
+                            i == 0 || row[-1].sequence != row->sequence);
                 n_prefill += row->want == 0;
         }
         atomic_fetch_add(&f->n_rows, step->n_rows);

@@ -6,6 +6,9 @@
  * slots it sees. So a wrong block, a copy that was forgotten or ran too late, a slot overwritten by a stranger: all
  * show as a wrong token. What is outside the contract (a slot never written, a block without memory) aborts.
  *
+ * A model may have a state group beside (group 1): a state is the hash that makes the logits, and its length, and the
+ * state must be that of the tokens in the slots.
+ *
  * It is greedy whatever the temperature. Knobs may be turned by the test's thread at any time.
  */
 #pragma once
@@ -19,6 +22,7 @@
 #define FAKE_VOCAB       320U /* 256 bytes, merges, control tokens; rows beyond are padding */
 #define FAKE_CONTEXT_MAX 4096U
 #define FAKE_BLOCKS      16U /* a chunk */
+#define FAKE_GROUPS      2U
 #define FAKE_END_TOKEN   319
 #define FAKE_BARRED_BYTE 1 /* no token may spell it: healing must force its own */
 
@@ -36,6 +40,8 @@ struct fake_backend {
         atomic_bool never_ends; /* no context ends by itself */
         /* What was seen. */
         _Atomic uint64_t n_steps, n_rows, n_chunks, n_copies;
+        _Atomic uint64_t
+                n_resumed; /* sequences of a step that went on from another state than their own */
         _Atomic uint32_t n_sequences_most, n_prefill_rows_most;
         int timer_fd;
         uint64_t due_ns, ticket;
@@ -53,3 +59,5 @@ float fake_logprob(const float *logits, int32_t token);
 
 /* A model that fits it: bytes, some merges, control tokens; n_context positions. Freed by warm_model_free(). */
 struct warm_model *fake_model_new(const char *name, uint32_t n_context);
+/* Give it a second layer, with a state. */
+void fake_model_add_state(struct warm_model *m);

@@ -132,3 +132,20 @@ struct warm_model *fake_model_new(const char *name, uint32_t n_context) {
                                                       .causal = true };
         return m;
 }
+
+void fake_model_add_state(struct warm_model *m) {
+        struct warm_plan_layer *layers = realloc(m->plan.layers, 2 * sizeof(*layers));
+
+        assert(layers);
+        /* 8 x 16 x 8 x 4 bytes, as much as a block of tokens. */
+        layers[1] = (struct warm_plan_layer){ .mixer = WARM_MIXER_GATED_DELTA,
+                                              .group = 1,
+                                              .kv_source = -1,
+                                              .n_heads = 8,
+                                              .state_rows = 16,
+                                              .state_cols = 8 };
+        m->plan.layers = layers;
+        m->plan.n_layers = 2;
+        m->plan.n_groups = 2;
+        m->plan.groups[1].state = true;
+}

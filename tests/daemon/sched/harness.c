@@ -28,14 +28,13 @@ void harness_start(struct harness *h, struct harness_options options) {
         assert_int_equal(warm_engine_new(&config, &h->engine), 0);
         for (uint32_t i = 0; i < n_models; i++) {
                 char name[] = { (char) ('a' + i), 0 };
+                struct warm_model *m =
+                        fake_model_new(name, options.n_context ? options.n_context : 512);
                 uint32_t index;
 
-                assert_int_equal(
-                        warm_engine_add_model(
-                                h->engine,
-                                fake_model_new(name, options.n_context ? options.n_context : 512),
-                                &index, NULL),
-                        0);
+                if (options.state)
+                        fake_model_add_state(m);
+                assert_int_equal(warm_engine_add_model(h->engine, m, &index, NULL), 0);
                 assert_int_equal(index, i);
         }
         assert_int_equal(warm_engine_start(h->engine), 0);

@@ -34,6 +34,7 @@ struct harness_options {
         uint64_t cut_seed;
         uint32_t chunk_ns;
         uint64_t step_limit_ns;
+        bool state; /* the models have a state group */
 };
 
 void harness_start(struct harness *h, struct harness_options options);
