@@ -67,9 +67,10 @@ static int allocate(struct warm_cache *c) {
         /* calloc: pages of blocks that were never added are never touched. */
         c->blocks = calloc(n_blocks, sizeof(*c->blocks));
         c->path = malloc(((size_t) n_entries + 1) * sizeof(*c->path));
+        c->unsummed = calloc(n_blocks, sizeof(*c->unsummed));
         c->ghosts = calloc(WARM_CACHE_GHOSTS_MAX, sizeof(*c->ghosts));
         c->uids = calloc(WARM_CACHE_UIDS_MAX, sizeof(*c->uids));
-        if (!c->blocks || !c->path || !c->ghosts || !c->uids)
+        if (!c->blocks || !c->path || !c->unsummed || !c->ghosts || !c->uids)
                 return -ENOMEM;
         for (uint32_t g = 0; g < c->config.n_groups; g++) {
                 if (g == c->primary)
@@ -85,7 +86,8 @@ static int allocate(struct warm_cache *c) {
 static uint64_t memory(const struct warm_cache *c) {
         uint32_t n_entries = c->config.n_blocks_max[c->primary];
 
-        return sizeof(*c) + c->map_bytes + c->base[c->config.n_groups] * sizeof(*c->blocks) +
+        return sizeof(*c) + c->map_bytes +
+               c->base[c->config.n_groups] * (sizeof(*c->blocks) + sizeof(*c->unsummed)) +
                (uint64_t) n_entries * sizeof(uint32_t) * c->config.n_groups +
                WARM_CACHE_GHOSTS_MAX * sizeof(*c->ghosts) + WARM_CACHE_UIDS_MAX * sizeof(*c->uids) +
                ((uint64_t) c->index.mask + 1) * sizeof(*c->index.slots);
@@ -148,6 +150,7 @@ struct warm_cache *warm_cache_free(struct warm_cache *c) {
         warm_index_deinit(&c->index);
         free(c->blocks);
         free(c->path);
+        free(c->unsummed);
         free(c->ghosts);
         free(c->uids);
         free(c);

@@ -172,6 +172,17 @@ int warm_cache_snapshot(struct warm_cache_sequence *s);
  */
 void warm_cache_rollback(struct warm_cache_sequence *s, uint32_t n_tokens);
 
+/*
+ * A block that comes to rest (full, or a tail when its sequence ends) needs a sum in its record before another
+ * process can adopt it. Which ones still do, oldest first; each is named once, so what the caller cannot sum it
+ * must be content to lose. Tails are named only while nobody runs on them. Off the decode path: a sum reads
+ * the block.
+ * Return: false: none.
+ */
+bool warm_cache_unsummed(struct warm_cache *c, uint32_t *ret_group, uint32_t *ret_block);
+/* Record the sum of the block just named; nothing was begun since. 0: not known. */
+void warm_cache_set_sum(struct warm_cache *c, uint32_t group, uint32_t block, uint64_t sum);
+
 /* End it; its tokens stay cached until evicted. Takes NULL, returns NULL. */
 struct warm_cache_sequence *warm_cache_close(struct warm_cache_sequence *s);
 

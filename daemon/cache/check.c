@@ -203,6 +203,16 @@ static void check_index(const struct warm_cache *c) {
         assert(n == c->index.n);
 }
 
+static void check_unsummed(const struct warm_cache *c) {
+        uint32_t n_refs = c->base[c->config.n_groups], n = 0;
+
+        for (uint32_t i = 0; i < c->n_unsummed; i++)
+                assert(c->blocks[c->unsummed[(c->first_unsummed + i) % n_refs]].queued);
+        for (uint32_t ref = 0; ref < n_refs; ref++)
+                n += c->blocks[ref].queued;
+        assert(n == c->n_unsummed);
+}
+
 static void check_snapshots(const struct warm_cache *c) {
         uint64_t n = 0;
 
@@ -257,6 +267,7 @@ void warm_cache_check(const struct warm_cache *c) {
                         check_block(c, g, ref, t);
         check_index(c);
         check_snapshots(c);
+        check_unsummed(c);
         check_counts(c, t);
         free(counts);
         free(t);

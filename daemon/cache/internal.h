@@ -54,8 +54,9 @@ struct warm_block {
         uint32_t owner;        /* side block: ref of its entry */
         uint32_t depth;        /* entry: blocks before it */
         uint16_t uid_slot;
-        uint8_t place; /* enum warm_place */
-        bool aged;     /* in the order of eviction */
+        uint8_t place;   /* enum warm_place */
+        bool aged : 1;   /* in the order of eviction */
+        bool queued : 1; /* in `unsummed` */
 };
 
 static_assert(sizeof(struct warm_block) == 64, "one cache line");
@@ -90,6 +91,8 @@ struct warm_cache {
                 side[WARM_PLAN_GROUPS_MAX]; /* [blocks of the primary] refs, or NULL: the primary */
         uint32_t *path; /* [blocks of the primary + 1] scratch: refs that the last find matched */
         struct warm_index index;
+        uint32_t *unsummed; /* [base[n_groups]] ring of refs whose sum is to be recorded */
+        uint32_t first_unsummed, n_unsummed;
         uint64_t *ghosts; /* [WARM_CACHE_GHOSTS_MAX] keys of evicted entries, by their low bits */
         struct warm_cache_uid *uids; /* [WARM_CACHE_UIDS_MAX] */
         uint32_t n_uids;             /* highest slot used + 1 */
@@ -194,6 +197,10 @@ void warm_tree_after_change(struct warm_cache *c, uint32_t ref);
 void warm_tree_ghost_add(struct warm_cache *c, uint32_t ref);
 bool warm_tree_ghost_has(const struct warm_cache *c, XXH128_hash_t parent, const int32_t *tokens,
                          uint32_t n_min, uint32_t n);
+
+/* sum.c */
+void warm_sum_want(struct warm_cache *c, uint32_t ref);             /* it has come to rest */
+void warm_sum_want_entry(struct warm_cache *c, uint32_t entry_ref); /* with its side blocks */
 
 /* cache.c */
 int warm_cache_half_new(const struct warm_cache_config *config, struct warm_cache **ret_cache);

@@ -24,6 +24,8 @@ static void mark(struct warm_sequence *s, uint32_t from, uint32_t to, bool writi
                         uint32_t ref = warm_table_ref(s, g, i);
                         bool linked = c->blocks[ref].place == WARM_PLACE_LINKED;
 
+                        if (writing)
+                                c->records[ref].sum = 0;
                         store_state(c, ref,
                                     writing  ? WARM_RECORD_WRITING
                                     : linked ? WARM_RECORD_READY
@@ -145,8 +147,10 @@ static void commit_entry(struct warm_sequence *s, uint32_t i, uint32_t n_ready) 
         store_state(c, entry, WARM_RECORD_READY);
         if (fresh)
                 s->n_linked = i + 1;
-        if (n_ready == WARM_BLOCK_TOKENS)
+        if (n_ready == WARM_BLOCK_TOKENS) {
                 join_twin(s, i);
+                warm_sum_want_entry(c, warm_table_ref(s, c->primary, i));
+        }
 }
 
 /* What the window has left behind may go, before all else: nobody resumes there unless by chance. */
@@ -214,6 +218,7 @@ static void take_snapshot(struct warm_sequence *s, uint32_t g, uint32_t entry) {
         warm_pool_hold(c, live); /* state_in says so already; until the next step is committed */
         warm_pool_unpin(c, live);
         store_state(c, live, WARM_RECORD_READY);
+        warm_sum_want(c, live);
         s->public.blocks[g][0] = fresh - c->base[g];
         c->stats.n_snapshots_taken++;
 }

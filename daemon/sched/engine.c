@@ -15,6 +15,7 @@
 #define STEP_LIMIT_NS_DEFAULT                                                                      \
         (10ULL * 1000 * 1000 * 1000) /* a chunk is cut to take 20 ms (untuned guess) */
 #define STEP_LOOK_MS 100             /* the fd of a device that is lost may never be written */
+#define SUM_AFTER_MS 100 /* of idleness: nobody who types waits for a sum (untuned guess) */
 #define MIN_SHARE_DIVISOR                                                                          \
         16U /* of the pool, for each uid: one context by default (untuned guess) */
 
@@ -354,6 +355,7 @@ static void lose(struct warm_engine *e, enum warm_fault fault) {
         e->lost = true;
         e->fault = fault;
         e->fault_text = warm_backend_fault(e->backend);
+        e->has_unsummed = false;
         warm_batch_rollback(e);
         fail_all(e, WARM_FAILURE_BACKEND);
         error = warm_ring_push(&e->events, (struct warm_message){ .kind = WARM_EVENT_FAULT });
@@ -421,8 +423,25 @@ static void step(struct warm_engine *e) {
         e->busy_ns += end - start;
         warm_batch_measure(e, end - start);
         warm_batch_commit(e);
+        e->has_unsummed = true;
         for (uint32_t i = 0; i < e->batch.n_entries; i++)
                 after_step(e, &e->batch.entries[i], end);
+}
+
+/* Record the sum of one block that came to rest: adoption wants it. Return: whether there was one. */
+static bool sum_one(struct warm_engine *e) {
+        for (uint32_t i = 0; i < e->n_models; i++) {
+                struct warm_engine_model *m = &e->models[i];
+                uint32_t group, block;
+                uint64_t sum;
+
+                if (!warm_cache_unsummed(m->cache, &group, &block))
+                        continue;
+                if (warm_block_sum(e->backend, m->weights, group, block, &sum) == 0)
+                        warm_cache_set_sum(m->cache, group, block, sum);
+                return true;
+        }
+        return false;
 }
 
 /*
@@ -434,8 +453,14 @@ static void rest(struct warm_engine *e) {
         struct pollfd fd = { .fd = e->inbox.fd, .events = POLLIN };
 
         /* The fd may still be readable for what was taken without looking at it. */
-        if (!take_inbox(e) && !atomic_load(&e->stop))
-                poll(&fd, 1, -1);
+        if (take_inbox(e) || atomic_load(&e->stop))
+                return;
+        if (poll(&fd, 1, e->has_unsummed ? SUM_AFTER_MS : -1) != 0)
+                return;
+        while (e->has_unsummed && warm_ring_is_empty(&e->inbox) && !atomic_load(&e->stop)) {
+                atomic_fetch_add_explicit(&e->progress, 1, memory_order_relaxed);
+                e->has_unsummed = sum_one(e);
+        }
 }
 
 static void *run_thread(void *p) {

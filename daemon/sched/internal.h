@@ -75,6 +75,7 @@ struct warm_engine {
         bool lost;
         enum warm_fault fault;  /* with fault_text: written before FAULT is pushed, then constant */
         const char *fault_text; /* borrowed from the backend */
+        bool has_unsummed;      /* blocks may have come to rest since the last sum */
         struct warm_batch batch;
         uint64_t n_requests, n_steps, n_tokens_prefilled, n_tokens_decoded, busy_ns;
 };

@@ -3,7 +3,7 @@
  * bench-step MODEL.gguf [THREADS [ROUNDS [PROMPT [DECODE]]]]: the backend alone, no scheduler, no tokenizer.
  *
  * Prefill of PROMPT random tokens (1,024) in one step, then DECODE tokens (64) one by one from an empty context, as
- * llama-bench's pp and tg do. One line a round, then the median of each. On a busy machine the wall's clock says
+ * llama-bench's pp and tg do. One line a round, then the median of each, and what a block's sum costs. On a busy machine the wall's clock says
  * little: with one thread, processor time a token is the steadier figure.
  */
 #include <stdio.h>
@@ -88,6 +88,16 @@ static double step(struct bench *b, uint32_t begin, uint32_t n) {
         return now() - t;
 }
 
+/* What recording a block's sum costs, once nobody waits. */
+static void print_sum(struct bench *b, uint32_t n_blocks) {
+        double t = now();
+        uint64_t sum;
+
+        for (uint32_t i = 0; i < n_blocks; i++)
+                must(warm_block_sum(b->backend, b->weights, 0, i, &sum), "sum");
+        printf("sum of a block: %.1f us\n", 1e6 * (now() - t) / n_blocks);
+}
+
 static int compare(const void *a, const void *b) {
         double x = *(const double *) a, y = *(const double *) b;
 
@@ -146,6 +156,7 @@ int main(int argc, char **argv) {
         printf("median: prefill %.1f (%.1f-%.1f)  decode %.1f (%.1f-%.1f)\n", prefill[n_rounds / 2],
                prefill[0], prefill[n_rounds - 1], decode[n_rounds / 2], decode[0],
                decode[n_rounds - 1]);
+        print_sum(b, (n_prompt + WARM_BLOCK_TOKENS - 1) / WARM_BLOCK_TOKENS);
         warm_weights_free(b->backend, b->weights);
         warm_backend_free(b->backend);
         warm_model_free(model);

@@ -37,6 +37,7 @@ struct script {
         int32_t text[N_UIDS][4][N_TEXT_MAX]; /* documents that get edited */
         uint32_t n_text[N_UIDS][4];
         uint64_t n_by_miss[_WARM_MISS_N], n_full, n_hit, n_prompt, n_forks, n_rollbacks, n_removed;
+        uint64_t n_sums;
         uint64_t n_refused; /* snapshots for which there was no block */
 };
 
@@ -199,6 +200,28 @@ static void change_pool(struct script *x) {
         }
 }
 
+static void record_sums(struct script *x) {
+        uint32_t g, block;
+
+        for (uint32_t n = below(x, 20); n > 0 && warm_cache_unsummed(x->cache, &g, &block); n--) {
+                warm_cache_set_sum(x->cache, g, block, twin_sum(x->twin, g, block));
+                x->n_sums++;
+        }
+        twin_verify_sums(x->twin, x->cache);
+}
+
+/* With the ring emptied, whatever rests has its sum. */
+static void check_all_summed(struct script *x) {
+        uint32_t g, block, n = x->cache->base[x->cache->config.n_groups];
+
+        while (warm_cache_unsummed(x->cache, &g, &block))
+                warm_cache_set_sum(x->cache, g, block, twin_sum(x->twin, g, block));
+        for (uint32_t ref = 0; ref < n; ref++)
+                if (x->cache->blocks[ref].place == WARM_PLACE_LINKED)
+                        assert_int_not_equal(x->cache->records[ref].sum, 0);
+        twin_verify_sums(x->twin, x->cache);
+}
+
 static void operation(struct script *x) {
         uint32_t at = below(x, N_OPEN_MAX), other = below(x, N_OPEN_MAX), k = below(x, 100);
         struct warm_cache_sequence *s = x->open[at];
@@ -207,6 +230,8 @@ static void operation(struct script *x) {
                 warm_cache_trim(x->cache, below(x, 2) ? (uid_t) -1 : 1000 + below(x, N_UIDS));
         } else if (k < 3) {
                 change_pool(x);
+        } else if (k < 4) {
+                record_sums(x);
         } else if (!s) {
                 if (x->open[other] && k < 20)
                         try_fork(x, x->open[other], at);
@@ -233,6 +258,7 @@ static void finish(struct script *x) {
         for (uint32_t i = 0; i < N_OPEN_MAX; i++)
                 x->open[i] = warm_cache_close(x->open[i]);
         warm_cache_check(x->cache);
+        check_all_summed(x);
         warm_cache_stats(x->cache, &stats);
         assert_int_equal(stats.n_pinned, 0);
         assert_int_equal(stats.n_sequences, 0);
@@ -250,8 +276,8 @@ static void finish(struct script *x) {
         for (int m = 0; m < _WARM_MISS_N; m++)
                 printf(" %s %llu", warm_miss_name((enum warm_miss) m),
                        (unsigned long long) x->n_by_miss[m]);
-        printf("; snapshots: %llu taken, %llu evicted, %llu refused\n",
-               (unsigned long long) stats.n_snapshots_taken,
+        printf("; %llu sums; snapshots: %llu taken, %llu evicted, %llu refused\n",
+               (unsigned long long) x->n_sums, (unsigned long long) stats.n_snapshots_taken,
                (unsigned long long) stats.n_snapshots_evicted, (unsigned long long) x->n_refused);
         warm_cache_free(x->cache);
         twin_free(x->twin);

@@ -106,6 +106,22 @@ void twin_verify(const struct twin *t, const struct warm_cache_sequence *s) {
                         verify_state(t, s, g);
 }
 
+uint64_t twin_sum(const struct twin *t, uint32_t group, uint32_t block) {
+        return XXH3_64bits(t->slots[group][block], sizeof(t->slots[group][block])) ^
+               XXH3_64bits(&t->states[group][block].history, sizeof(uint64_t));
+}
+
+void twin_verify_sums(const struct twin *t, const struct warm_cache *c) {
+        for (uint32_t g = 0; g < t->n_groups; g++)
+                for (uint32_t i = 0; i < t->n_blocks[g]; i++) {
+                        const struct warm_record *r = &c->records[c->base[g] + i];
+
+                        if (r->sum != 0 && r->state == WARM_RECORD_READY)
+                                assert(r->sum == twin_sum(t, g, i));
+                        assert(r->sum == 0 || r->state == WARM_RECORD_READY);
+                }
+}
+
 static uint32_t longest_from(const struct warm_cache *c, uid_t uid, const int32_t *tokens,
                              uint32_t n, uint32_t parent) {
         uint32_t best = 0, base = c->base[c->primary];

@@ -37,6 +37,11 @@ void twin_step(struct twin *t, const struct warm_cache_sequence *s, const int32_
 /* Every slot that the sequence may read holds its token after its history; its states are those after its tokens. */
 void twin_verify(const struct twin *t, const struct warm_cache_sequence *s);
 
+/* Sum of a block's bytes, as a backend would tell. */
+uint64_t twin_sum(const struct twin *t, uint32_t group, uint32_t block);
+/* Every sum that a record has is that of its block now. */
+void twin_verify_sums(const struct twin *t, const struct warm_cache *c);
+
 /* The longest prefix, at most n - 1 tokens, by walking all live records of one uid; plain groups only. */
 uint32_t twin_longest(const struct warm_cache *c, uid_t uid, const int32_t *tokens, uint32_t n);
 /* The longest prefix that has a snapshot in group g, at most n - 1 tokens, by walking all snapshots of one uid. */

@@ -343,6 +343,20 @@ static const char *fake_fault(struct warm_backend *b) {
         return "a made-up fault";
 }
 
+static int fake_sum_block(struct warm_backend *b, struct warm_weights *w, uint32_t group,
+                          uint32_t block, uint64_t *ret_sum) {
+        struct fake_backend *f = (struct fake_backend *) b;
+        const union block *x = block_of(w, group, block);
+        uint64_t sum = 1;
+
+        assert(!f->pending_step);
+        for (uint32_t i = 0; i < WARM_BLOCK_TOKENS; i++)
+                sum = extend(sum, x->tokens[i]);
+        *ret_sum = sum;
+        atomic_fetch_add(&f->n_sums, 1);
+        return 0;
+}
+
 static const struct warm_backend_ops fake_ops = {
         .free = fake_free,
         .info = fake_info,
@@ -356,6 +370,7 @@ static const struct warm_backend_ops fake_ops = {
         .poll = fake_poll,
         .event_fd = fake_event_fd,
         .fault = fake_fault,
+        .sum_block = fake_sum_block,
 };
 
 struct fake_backend *fake_backend_new(void) {

@@ -39,9 +39,9 @@ struct fake_backend {
         _Atomic uint64_t memory_free;
         atomic_bool never_ends; /* no context ends by itself */
         /* What was seen. */
-        _Atomic uint64_t n_steps, n_rows, n_chunks, n_copies;
+        _Atomic uint64_t n_steps, n_rows, n_chunks, n_copies, n_sums;
         _Atomic uint64_t
-                n_resumed; /* sequences of a step that went on from another state than their own */
+                n_resumed; /* sequences of a step that found their state in another block */
         _Atomic uint32_t n_sequences_most, n_prefill_rows_most;
         int timer_fd;
         uint64_t due_ns, ticket;

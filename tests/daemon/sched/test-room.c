@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "cache/internal.h"
 #include "harness.h"
 #include "sched/internal.h"
 #include "sched/kvpool.h"
@@ -70,6 +71,40 @@ static void memory_comes_chunk_by_chunk_and_trim_gives_it_back(void **state) {
         assert_int_equal(r->hit.n_tokens, 0);
         warm_request_free(r);
         harness_end(&h);
+}
+
+static void blocks_get_their_sums_once_nobody_asks_for_anything(void **state) {
+        struct warm_engine_model *m;
+        struct harness h;
+        uint32_t n = 0;
+
+        (void) state;
+        harness_start(&h, (struct harness_options){ .state = true });
+        for (uint32_t i = 0; i < 3; i++) {
+                struct warm_request *r = prompt_of(&h, 100 + 100 * i, 20, 'x');
+
+                harness_run(&h, r);
+                warm_request_free(r);
+        }
+        for (uint32_t i = 0; i < 200 && atomic_load(&h.fake->n_sums) < 10; i++)
+                usleep(50000);
+        usleep(50000);
+        warm_engine_stop(h.engine);
+        m = &h.engine->models[0];
+        for (uint32_t ref = 0; ref < m->cache->base[2]; ref++) {
+                const struct warm_record *r = &m->cache->records[ref];
+                uint32_t block = ref - m->cache->base[r->group];
+                uint64_t sum;
+
+                if (r->state != WARM_RECORD_READY)
+                        continue;
+                assert_int_equal(warm_block_sum(&h.fake->base, m->weights, r->group, block, &sum),
+                                 0);
+                assert_int_equal(r->sum, sum);
+                n++;
+        }
+        assert_true(n >= 10);
+        harness_drop(&h);
 }
 
 static void trimming_one_uid_leaves_the_cache_of_another(void **state) {
@@ -357,6 +392,7 @@ int main(void) {
                 cmocka_unit_test(
                         the_default_ceiling_is_sixteen_contexts_or_a_quarter_of_what_is_free),
                 cmocka_unit_test(memory_comes_chunk_by_chunk_and_trim_gives_it_back),
+                cmocka_unit_test(blocks_get_their_sums_once_nobody_asks_for_anything),
                 cmocka_unit_test(trimming_one_uid_leaves_the_cache_of_another),
                 cmocka_unit_test(trim_under_load_disturbs_nobody),
                 cmocka_unit_test(who_finds_no_room_waits_until_others_end),
