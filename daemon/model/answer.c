@@ -13,7 +13,8 @@
 
 #define SUFFIX_BYTES_MAX 4096U /* of the suffix that an answer is compared with */
 #define TAB_COLUMNS      8U    /* a tab goes on to the next multiple */
-#define REPEATS_MAX      3U    /* a line that often ends it */
+#define REPEATS_MAX      3U    /* lines that come that often end it */
+#define PERIOD_MAX       4U    /* lines that repeat together, at most (untuned) */
 #define ENOUGH_BYTES                                                                               \
         8U /* of the suffix's next lines, blanks not counted, that nobody writes by chance */
 #define BORDERS_MAX                                                                                \
@@ -34,6 +35,13 @@ struct brackets {
 
 struct line {
         size_t start, end; /* without its newline */
+};
+
+/* For one period p: does the text go on as it did p lines above? Lines that are blank are not counted. */
+struct repeat {
+        bool like;        /* the line being written does so far */
+        uint32_t n_lines; /* whole lines in a row that did */
+        size_t end;       /* of the line before them: there a repetition is cut */
 };
 
 struct warm_answer {
@@ -60,14 +68,14 @@ struct warm_answer {
 
         struct brackets open;
         size_t rest_at; /* where the answer first does what the rest does; n_max + 1: nowhere yet */
-        size_t line_start;    /* of the line being written */
-        bool indenting;       /* only blanks in it so far */
-        uint32_t column;      /* of it, while indenting */
-        size_t dark_end;      /* end of the last line that is not blank */
-        struct line previous; /* the last whole line that is not blank */
-        bool like_previous;   /* the line being written equals it so far */
-        uint32_t n_repeats;   /* previous came so often in a row */
-        size_t run_end;       /* end of the first of them */
+        size_t line_start;                 /* of the line being written */
+        bool indenting;                    /* only blanks in it so far */
+        uint32_t column;                   /* of it, while indenting */
+        size_t dark_end;                   /* end of the last line that is not blank */
+        uint32_t n_dark;                   /* whole lines that are not blank */
+        struct line dark[PERIOD_MAX];      /* the last of them: the i-th at i % PERIOD_MAX */
+        struct repeat repeats[PERIOD_MAX]; /* of 1 line, of 2, ... */
+        size_t run_end;                    /* where the repetition that ended it is cut */
 };
 
 const char *warm_finish_name(enum warm_finish f) {
@@ -282,9 +290,8 @@ void warm_answer_reset(struct warm_answer *a) {
         a->line_start = a->dark_end = a->run_end = 0;
         a->indenting = true;
         a->column = 0;
-        a->previous = (struct line){ 0 };
-        a->like_previous = false;
-        a->n_repeats = 0;
+        a->n_dark = 0;
+        memset(a->repeats, 0, sizeof(a->repeats));
 }
 
 /* Keep the first n bytes, and never less than what may have been shown. */
@@ -393,18 +400,62 @@ static enum warm_finish finish(struct warm_answer *a, enum warm_finish why, size
         return why;
 }
 
-/* Is a newline at the end of the text the third of equal lines? Blank lines between them do not count. */
+/* The line that stands `period` lines above the one being written, or NULL. */
+static const struct line *line_above(const struct warm_answer *a, uint32_t period) {
+        return a->n_dark < period ? NULL : &a->dark[(a->n_dark - period) % PERIOD_MAX];
+}
+
+/* Does a line that ends here end the third of equal stretches? Blank lines between and in them do not count. */
 static bool line_done(struct warm_answer *a, size_t end) {
+        bool done = false;
+
         if (without_blanks(a->text, end) <= a->line_start)
                 return false;
-        if (a->like_previous && end - a->line_start == a->previous.end - a->previous.start)
-                a->n_repeats++;
-        else {
-                a->n_repeats = 1;
-                a->run_end = end;
+        for (uint32_t p = 1; p <= PERIOD_MAX; p++) {
+                struct repeat *r = &a->repeats[p - 1];
+                const struct line *above = line_above(a, p);
+
+                if (r->like && end - a->line_start == above->end - above->start)
+                        r->n_lines++;
+                else
+                        *r = (struct repeat){ .end = end };
+                if (!done && r->n_lines == (REPEATS_MAX - 1) * p) {
+                        done = true;
+                        a->run_end = r->end;
+                }
         }
-        a->previous = (struct line){ a->line_start, end };
-        return a->n_repeats >= REPEATS_MAX;
+        a->dark[a->n_dark++ % PERIOD_MAX] = (struct line){ a->line_start, end };
+        return done;
+}
+
+/* A line begins: until it says otherwise, as each of those above. */
+static void line_begin(struct warm_answer *a) {
+        for (uint32_t p = 1; p <= PERIOD_MAX; p++)
+                a->repeats[p - 1].like = line_above(a, p) != NULL;
+}
+
+/* The line's byte at `at` was written. A carriage return at the end of a line is not of it. */
+static void compare_above(struct warm_answer *a, size_t at, uint8_t c) {
+        for (uint32_t p = 1; p <= PERIOD_MAX; p++) {
+                const struct line *above = line_above(a, p);
+                size_t n = above ? above->end - above->start : 0;
+
+                if (at < n)
+                        a->repeats[p - 1].like &= c == a->text[above->start + at];
+                else
+                        a->repeats[p - 1].like &= c == '\r' && at == n;
+        }
+}
+
+/* How much may be shown whatever repetition this becomes. A line of blanks may still be one that does not count. */
+static size_t hold_repeats(const struct warm_answer *a, size_t hold) {
+        for (uint32_t p = 1; p <= PERIOD_MAX; p++) {
+                const struct repeat *r = &a->repeats[p - 1];
+
+                if ((r->like || (a->indenting && line_above(a, p))) && r->end < hold)
+                        hold = r->end;
+        }
+        return hold;
 }
 
 static enum warm_finish add_newline(struct warm_answer *a) {
@@ -430,7 +481,7 @@ static enum warm_finish add_newline(struct warm_answer *a) {
         a->line_start = a->n;
         a->indenting = true;
         a->column = 0;
-        a->like_previous = a->n_repeats > 0;
+        line_begin(a);
         return WARM_FINISH_NONE;
 }
 
@@ -461,7 +512,7 @@ static void find_stable(struct warm_answer *a) {
         for (uint32_t i = 0; i < a->n_stops; i++)
                 if (a->n - a->stops[i].state < hold)
                         hold = a->n - a->stops[i].state;
-        if (a->lines > 0 && a->n > 0 && a->text[a->n - 1] == '\r' && a->n - 1 < hold)
+        if ((a->lines > 0 || !a->raw) && a->n > 0 && a->text[a->n - 1] == '\r' && a->n - 1 < hold)
                 hold = a->n - 1;
         if (!a->raw) {
                 if (a->n - a->suffix.state < hold)
@@ -470,8 +521,7 @@ static void find_stable(struct warm_answer *a) {
                         hold = a->rest_at;
                 if (a->indenting && a->n_lines > 0 && a->indent_min > 0 && a->dark_end < hold)
                         hold = a->dark_end;
-                if ((a->like_previous || (a->indenting && a->n_repeats > 0)) && a->run_end < hold)
-                        hold = a->run_end;
+                hold = hold_repeats(a, hold);
         }
         if (hold > a->n_stable)
                 a->n_stable = hold;
@@ -491,9 +541,7 @@ static enum warm_finish add_plain(struct warm_answer *a, uint8_t c) {
                 a->trimmed += (uint32_t) (a->n - a->rest_at);
                 return finish(a, WARM_FINISH_END, a->rest_at);
         }
-        if (a->like_previous)
-                a->like_previous = at < a->previous.end - a->previous.start &&
-                                   c == a->text[a->previous.start + at];
+        compare_above(a, at, c);
         if (!a->indenting || c == '\r')
                 return WARM_FINISH_NONE;
         if (is_blank(c)) {

@@ -120,6 +120,24 @@ static void a_line_that_came_three_times_stays_once(void **state) {
         check(c, "a\na\na\na\n", "a\na\na\na\n", WARM_FINISH_END);
 }
 
+static void lines_that_came_three_times_together_stay_once(void **state) {
+        struct warm_answer_config c = { 0 };
+
+        (void) state;
+        check(c, "x\na\nb\na\nb\na\nb\nc\n", "x\na\nb", WARM_FINISH_END);
+        check(c, "x\na\nb\na\nb\na\nc\n", "x\na\nb\na\nb\na\nc\n", WARM_FINISH_END);
+        check(c, "a\nb\n\na\nb\n\na\n\nb", "a\nb", WARM_FINISH_END);
+        check(c, "a\nb\nc\na\nb\nc\na\nb\nc\n", "a\nb\nc", WARM_FINISH_END);
+        check(c, "a\na\nb\nc\na\na\nb\nc\na\na\nb\nc\n", "a\na\nb\nc", WARM_FINISH_END);
+        check(c, "1\n2\n3\n4\n5\n1\n2\n3\n4\n5\n1\n2\n3\n4\n5\n",
+              "1\n2\n3\n4\n5\n1\n2\n3\n4\n5\n1\n2\n3\n4\n5\n", WARM_FINISH_END);
+        check(c, "a\nb\na\n b\na\nb\n", "a\nb\na\n b\na\nb\n", WARM_FINISH_END);
+        check(c, "a\r\na\r\na\r\n", "a", WARM_FINISH_END);
+        check(c, "a\r\nb\r\na\r\nb\r\na\r\nb\r\n", "a\r\nb", WARM_FINISH_END);
+        c.raw = true;
+        check(c, "a\nb\na\nb\na\nb\n", "a\nb\na\nb\na\nb\n", WARM_FINISH_END);
+}
+
 static void what_repeats_the_next_lines_is_cut(void **state) {
         (void) state;
         check_after("\n}\n\nint g;\n", "return x;\n}\n", "return x;");
@@ -330,6 +348,66 @@ static enum warm_finish feed(struct warm_answer *a, const char *text, size_t n, 
         return f;
 }
 
+/* Where the repetition rule cuts, by comparing whole lines; n: nowhere. */
+static size_t cut_of_repeats(const char *text, size_t n) {
+        size_t starts[512], ends[512];
+        uint32_t n_dark = 0;
+
+        for (size_t at = 0; at < n;) {
+                const char *newline = memchr(text + at, '\n', n - at);
+                size_t end = newline ? (size_t) (newline - text) : n, next = end + 1;
+
+                if (newline && end > at && text[end - 1] == '\r')
+                        end--;
+                if (strspn(text + at, " \t\r") < end - at) {
+                        starts[n_dark] = at;
+                        ends[n_dark++] = end;
+                }
+                for (uint32_t p = 1; p <= 4 && n_dark >= 3 * p; p++) {
+                        bool same = true;
+
+                        for (uint32_t i = n_dark - 2 * p; i < n_dark && same; i++)
+                                same = ends[i] - starts[i] == ends[i - p] - starts[i - p] &&
+                                       memcmp(text + starts[i], text + starts[i - p],
+                                              ends[i] - starts[i]) == 0;
+                        if (same)
+                                return ends[n_dark - 2 * p - 1];
+                }
+                at = next;
+        }
+        return n;
+}
+
+static void repetitions_are_found_as_by_comparing_whole_lines(void **state) {
+        static const char *const lines[] = { "a\n", "a\n", "b\n", "\n", " a\n", "aa\r\n", "  \n" };
+        uint32_t n_cut = 0;
+
+        (void) state;
+        for (uint64_t seed = 1; seed < 20000; seed++) {
+                struct warm_answer *a = make((struct warm_answer_config){ 0 });
+                char text[256];
+                size_t n = 0, cut;
+
+                seed_now = seed;
+                for (uint32_t i = 0, n_kinds = 1 + draw(7); i < 30; i++) {
+                        const char *line = lines[draw(n_kinds)];
+
+                        memcpy(text + n, line, strlen(line));
+                        n += strlen(line);
+                }
+                n -= draw(4);
+                text[n] = 0;
+                cut = cut_of_repeats(text, n);
+                n_cut += cut < n;
+                feed(a, text, n, 1 + draw(20), WARM_FINISH_END);
+                if (warm_answer_text(a).n != cut ||
+                    memcmp(warm_answer_text(a).data, text, cut) != 0)
+                        fail_msg("seed %llu: %.*s", (unsigned long long) seed, (int) n, text);
+                warm_answer_free(a);
+        }
+        assert_true(n_cut > 1000 && n_cut < 19000);
+}
+
 static void text_does_not_depend_on_how_its_bytes_are_cut(void **state) {
         const char *from_environment = getenv("WARM_SEED");
         uint64_t first = from_environment ? strtoull(from_environment, NULL, 10) : 1;
@@ -374,6 +452,7 @@ static void text_does_not_depend_on_how_its_bytes_are_cut(void **state) {
 
 int main(void) {
         const struct CMUnitTest tests[] = {
+                cmocka_unit_test(repetitions_are_found_as_by_comparing_whole_lines),
                 cmocka_unit_test(text_comes_out_as_it_went_in),
                 cmocka_unit_test(healed_bytes_are_swallowed),
                 cmocka_unit_test(lines_end_it_before_the_newline),
@@ -381,6 +460,7 @@ int main(void) {
                 cmocka_unit_test(of_two_stops_that_end_together_the_longer_counts),
                 cmocka_unit_test(a_line_indented_less_ends_it),
                 cmocka_unit_test(a_line_that_came_three_times_stays_once),
+                cmocka_unit_test(lines_that_came_three_times_together_stay_once),
                 cmocka_unit_test(what_repeats_the_next_lines_is_cut),
                 cmocka_unit_test(an_answer_that_writes_the_next_lines_ends_there),
                 cmocka_unit_test(a_bracket_that_the_answer_opened_is_its_own),
