@@ -39,11 +39,19 @@ enum {
         WARM_BACKEND_E_LOST,        /* the device or its context is gone: end the process */
 };
 
+/*
+ * How far warm_backend_load() is, in bytes of weights in the backend's own form. done_bytes never falls, and is total_bytes
+ * once. Thread: the one that loads, within the call; so it must be quick.
+ */
+typedef void (*warm_progress_fn)(void *userdata, uint64_t done_bytes, uint64_t total_bytes);
+
 struct warm_backend_config {
         uint32_t
                 n_threads; /* CPU: workers, the caller included; 0: one for each core this process may use */
-        int device;            /* CUDA: index; -1: the first with room */
-        uint64_t needed_bytes; /* CUDA: free memory that the device must have now */
+        int device;                     /* CUDA: index; -1: the first with room */
+        uint64_t needed_bytes;          /* CUDA: free memory that the device must have now */
+        warm_progress_fn load_progress; /* or NULL */
+        void *load_userdata;            /* borrowed, until the backend is freed */
 };
 
 struct warm_backend_info {

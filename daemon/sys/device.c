@@ -109,7 +109,9 @@ static char *explain_need(const struct warm_device_makers *makers, const struct 
 
 static int make_cpu(const struct warm_device_makers *makers, const struct warm_config *config,
                     struct warm_backend **ret_backend) {
-        const struct warm_backend_config backend = { .n_threads = config->n_threads };
+        const struct warm_backend_config backend = { .n_threads = config->n_threads,
+                                                     .load_progress = makers->load_progress,
+                                                     .load_userdata = makers->load_userdata };
         int r = makers->cpu(&backend, ret_backend);
 
         if (r < 0)
@@ -149,6 +151,8 @@ static int make_gpu(const struct warm_device_makers *makers, const struct warm_c
         const struct warm_backend_config backend = {
                 .device = config->device == WARM_DEVICE_CUDA ? (int) config->cuda_device : -1,
                 .needed_bytes = warm_device_need_bytes(need, config),
+                .load_progress = makers->load_progress,
+                .load_userdata = makers->load_userdata,
         };
         uint64_t left_ns = config->gpu_memory_wait_s * 1000000000ULL;
         bool told = false;

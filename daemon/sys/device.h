@@ -49,6 +49,8 @@ struct warm_device_makers {
                     char **ret_why);
         int (*cuda_room)(int device, uint64_t *ret_free_bytes, char **ret_why);
         uint64_t wait_ns; /* between two looks at a GPU that is full */
+        warm_progress_fn load_progress; /* for the backend made; NULL: nobody looks */
+        void *load_userdata;
 };
 
 /* Those of this build. Static. */

@@ -9,12 +9,12 @@
 #include <systemd/sd-daemon.h>
 #include <systemd/sd-event.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "build-config.h"
 #include "device.h"
 #include "journal.h"
 #include "listen.h"
+#include "loading.h"
 #include "rpc/server.h"
 #include "sched/engine.h"
 #include "service.h"
@@ -38,6 +38,7 @@ struct service {
         struct warm_engine *engine;
         struct warm_server *server;
         struct warm_watchdog watchdog;
+        struct warm_loading loading;
         uint64_t started_ns;
         bool device_lost;
 };
@@ -118,10 +119,9 @@ static int load_model(struct service *s, struct warm_model *model) {
         uint32_t index = 0;
         int r;
 
-        if (isatty(STDERR_FILENO))
-                fprintf(stderr, "warmd: loading %s (%.1f MB) ...\n", model->name,
-                        (double) file_bytes / 1e6);
+        warm_loading_begin(&s->loading, model->name);
         r = warm_engine_add_model(s->engine, model, &index, &why);
+        warm_loading_end(&s->loading);
         if (r != 0)
                 return failed(WARM_JOURNAL_MODEL_REFUSED, model->path, why_not(s, why, r), r);
         snprintf(weights, sizeof(weights), "%" PRIu64, file_bytes);
@@ -204,18 +204,20 @@ static int take_kv(struct service *s) {
 }
 
 static int start_engine(struct service *s) {
-        const struct warm_device_makers *makers = warm_device_makers();
+        struct warm_device_makers makers = *warm_device_makers();
         struct warm_backend *backend = NULL;
         int r = open_models(s);
 
+        makers.load_progress = warm_loading_show;
+        makers.load_userdata = &s->loading;
         if (r == 0)
-                r = warm_device_open(makers, s->config, &s->need, &backend, &s->on_gpu);
+                r = warm_device_open(&makers, s->config, &s->need, &backend, &s->on_gpu);
         if (r == 0)
                 r = fill_engine(s, backend);
         if (r == -ENOENT && s->on_gpu && s->config->device == WARM_DEVICE_AUTO) {
                 s->engine = warm_engine_free(s->engine);
                 s->on_gpu = false;
-                r = warm_device_fall_back(makers, s->config,
+                r = warm_device_fall_back(&makers, s->config,
                                           "no model could be loaded on the GPU; see the entries "
                                           "before",
                                           &backend);

@@ -172,6 +172,8 @@ int warm_cpu_backend_new_isa(const struct warm_backend_config *config, enum warm
                 return r;
         }
         b->scratch_bytes = sizeof(*b) + warm_threads_bytes(b->threads);
+        b->load_progress = config->load_progress;
+        b->load_userdata = config->load_userdata;
         *ret_backend = &b->base;
         return 0;
 }

@@ -108,6 +108,8 @@ struct warm_cpu_backend {
         enum warm_isa isa;
         uint64_t scratch_bytes;
         uint64_t n_steps;
+        warm_progress_fn load_progress; /* or NULL */
+        void *load_userdata;
 };
 
 /* warm_cpu_backend_new() held to an instruction set not above `most` (tests compare their bits). */

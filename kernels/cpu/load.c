@@ -34,6 +34,7 @@ struct loading {
         uint32_t n_items;
         uint64_t n_jobs;
         char *arena;
+        uint64_t arena_bytes;
 };
 
 static void add_matrix(struct loading *l, const struct warm_tensor *t, struct warm_matrix *m) {
@@ -116,11 +117,17 @@ static void run_job(struct loading *l, const struct item *item, uint64_t job) {
         warm_matrix_pack(l->backend->kernels, item->tensor, item->matrix, begin, end);
 }
 
+static void tell(const struct loading *l, uint64_t done_bytes) {
+        const struct warm_cpu_backend *b = l->backend;
+
+        if (b->load_progress)
+                b->load_progress(b->load_userdata, done_bytes, l->arena_bytes);
+}
+
 static void load_worker(void *arg, uint32_t index) {
         struct loading *l = arg;
         uint32_t i = 0;
 
-        (void) index;
         for (;;) {
                 uint64_t job = warm_threads_take(l->backend->threads, 1);
 
@@ -128,6 +135,8 @@ static void load_worker(void *arg, uint32_t index) {
                         return;
                 while (i + 1 < l->n_items && l->items[i + 1].jobs <= job)
                         i++;
+                if (index == 0)
+                        tell(l, l->arena_bytes / l->n_jobs * job); /* jobs are alike, nearly */
                 run_job(l, &l->items[i], job - l->items[i].jobs);
         }
 }
@@ -153,7 +162,7 @@ static int load_tensors(struct warm_cpu_backend *b, const struct warm_plan *plan
         }
         (void) madvise(l.arena, bytes, MADV_HUGEPAGE); /* a wish; kernels without it say no */
         w->arena = l.arena;
-        w->arena_bytes = bytes;
+        w->arena_bytes = l.arena_bytes = bytes;
         for (uint32_t i = 0; i < l.n_items; i++) {
                 struct item *item = &l.items[i];
 
@@ -164,6 +173,7 @@ static int load_tensors(struct warm_cpu_backend *b, const struct warm_plan *plan
                         *item->vector = (const float *) (const void *) (l.arena + item->at);
         }
         warm_threads_run(b->threads, load_worker, &l);
+        tell(&l, bytes);
         if (!plan->output.data)
                 w->output = w->embedding;
 out:

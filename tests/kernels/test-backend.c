@@ -409,10 +409,42 @@ static void another_process_takes_over_what_was_computed(void **state) {
         free(theirs);
 }
 
+struct progress {
+        uint64_t done_bytes, total_bytes;
+        uint32_t n;
+};
+
+static void on_progress(void *userdata, uint64_t done_bytes, uint64_t total_bytes) {
+        struct progress *p = userdata;
+
+        assert_true(done_bytes >= p->done_bytes && done_bytes <= total_bytes);
+        assert_true(p->n == 0 || total_bytes == p->total_bytes);
+        *p = (struct progress){ done_bytes, total_bytes, p->n + 1 };
+}
+
+static void loading_tells_how_far_it_is(void **state) {
+        struct progress progress = { 0 };
+        struct warm_backend_config config = { .n_threads = 2,
+                                              .load_progress = on_progress,
+                                              .load_userdata = &progress };
+        struct warm_backend *b;
+        struct warm_weights *w;
+
+        (void) state;
+        assert_int_equal(warm_cpu_backend_new(&config, &b), 0);
+        assert_int_equal(warm_backend_load(b, &model->plan, &w, NULL), 0);
+        assert_true(progress.n >= 1 && progress.done_bytes > 0);
+        assert_int_equal(progress.done_bytes, progress.total_bytes);
+        assert_true(progress.total_bytes <= warm_weights_bytes(b, w));
+        warm_weights_free(b, w);
+        warm_backend_free(b);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
                 TEST(a_backend_says_what_it_is),
+                TEST(loading_tells_how_far_it_is),
                 TEST(a_row_outside_what_exists_is_refused),
                 TEST(a_step_outside_what_exists_is_refused),
                 TEST(a_copied_block_reads_like_the_first),
