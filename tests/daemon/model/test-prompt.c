@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "corpus.h"
 #include "model/prompt.h"
 #include "model/window.h"
 #include "tiny.h"
@@ -23,22 +24,10 @@ static size_t n_corpus;
 static int setup(void **state) {
         static const char *const names[] = { "kernels/backend.h", "daemon/model/prompt.c",
                                              "models/recipe/prepare.py" };
-        const char *root = getenv("WARM_SOURCE_ROOT");
 
         (void) state;
         tiny_init(&model, 1U << 20, false);
-        corpus = malloc(1U << 18);
-        for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
-                char path[4096];
-                FILE *f;
-
-                snprintf(path, sizeof(path), "%s/%s", root ? root : ".", names[i]);
-                f = fopen(path, "re");
-                if (!f)
-                        return -1;
-                n_corpus += fread(corpus + n_corpus, 1, (1U << 18) - n_corpus, f);
-                fclose(f);
-        }
+        corpus = corpus_read(names, sizeof(names) / sizeof(*names), 1U << 18, &n_corpus);
         return n_corpus > 30000 ? 0 : -1;
 }
 
@@ -111,8 +100,8 @@ static void psm_is_cut_at_the_anchor(void **state) {
 
         (void) state;
         for (int i = 0; i < 12; i++)
-                n += (size_t) sprintf(prefix + n, "line number %d;\n", i);
-        n += (size_t) sprintf(prefix + n, "int x");
+                n += (size_t) snprintf(prefix + n, sizeof(prefix) - n, "line number %d;\n", i);
+        n += (size_t) snprintf(prefix + n, sizeof(prefix) - n, "int x");
         s = source_of(prefix, n, "\nend", 4);
         s.order = WARM_ORDER_PSM;
         anchor = warm_window_anchor(prefix, n - 2);

@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include "corpus.h"
 #include "model/window.h"
 
 /* Source text of some length: this very directory's files, one after the other. */
@@ -23,21 +24,9 @@ static int read_corpus(void **state) {
                 "daemon/model/window.c",    "tests/tree/check-includes.py",
                 "models/recipe/prepare.py",
         };
-        const char *root = getenv("WARM_SOURCE_ROOT");
 
         (void) state;
-        corpus = malloc(1U << 20);
-        for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
-                char path[4096];
-                FILE *f;
-
-                snprintf(path, sizeof(path), "%s/%s", root ? root : ".", names[i]);
-                f = fopen(path, "re");
-                if (!f)
-                        return -1;
-                n_corpus += fread(corpus + n_corpus, 1, (1U << 20) - n_corpus, f);
-                fclose(f);
-        }
+        corpus = corpus_read(names, sizeof(names) / sizeof(*names), 1U << 20, &n_corpus);
         return n_corpus > 60000 ? 0 : -1;
 }
 

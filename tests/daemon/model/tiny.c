@@ -18,6 +18,35 @@ static const char *const merges[][2] = {
         { " ", "=" },   { "f", "o" },   { "fo", "o" },
 };
 
+/* SentencePiece: the earlier, the sooner merged. U+2581 is a space. */
+static const char *const pieces[] = {
+        "\xE2\x96\x81",
+        "i",
+        "n",
+        "t",
+        "f",
+        "o",
+        "r",
+        "e",
+        "u",
+        "a",
+        "b",
+        ";",
+        "\xC3\xA9",
+        "in",
+        "\xE2\x96\x81in",
+        "\xE2\x96\x81int",
+        "re",
+        "\xE2\x96\x81re",
+        "fo",
+        "foo",
+        "\xE2\x96\x81\xE2\x96\x81",
+        "\xE2\x96\x81\xE2\x96\x81\xE2\x96\x81\xE2\x96\x81",
+        "ab",
+        "b;",
+        "\xC3\xA9t",
+};
+
 static const char *const controls[] = {
         "<|endoftext|>", "<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|repo_name|>",
         "<|file_sep|>",  "<|bos|>",        "<[fim-suffix]>", "<[fim-middle]>",
@@ -55,8 +84,28 @@ static struct warm_string spell(const char *a, const char *b, char between) {
         return (struct warm_string){ out, n };
 }
 
-void tiny_init(struct warm_model *m, uint32_t n_context, bool bos) {
+/* The marks stand in the same places in every tiny vocabulary. */
+static void set_format(struct warm_model *m, uint32_t n_context, bool bos) {
         static const int32_t ends[] = { TINY_END, TINY_SEP };
+
+        m->plan.n_context = n_context;
+        m->format = (struct warm_prompt_format){
+                .pre = TINY_PRE,
+                .suf = TINY_SUF,
+                .mid = TINY_MID,
+                .pad = -1,
+                .repo = TINY_REPO,
+                .file_sep = TINY_SEP,
+                .eot = TINY_END,
+                .bos = bos ? TINY_BOS : -1,
+                .order = WARM_ORDER_SPM_JOINT,
+                .orders = 1U << WARM_ORDER_PSM | 1U << WARM_ORDER_SPM_JOINT,
+                .ends = ends,
+                .n_ends = 2,
+        };
+}
+
+void tiny_init(struct warm_model *m, uint32_t n_context, bool bos) {
         enum { N_MERGES = sizeof(merges) / sizeof(*merges) };
         struct warm_string tokens[TINY_TOKENS] = { 0 }, ranks[N_MERGES];
         int32_t kinds[TINY_TOKENS];
@@ -102,21 +151,52 @@ void tiny_init(struct warm_model *m, uint32_t n_context, bool bos) {
                 free((char *) tokens[i].data);
         for (int i = 0; i < N_MERGES; i++)
                 free((char *) ranks[i].data);
-        m->plan.n_context = n_context;
-        m->format = (struct warm_prompt_format){
-                .pre = TINY_PRE,
-                .suf = TINY_SUF,
-                .mid = TINY_MID,
-                .pad = -1,
-                .repo = TINY_REPO,
-                .file_sep = TINY_SEP,
-                .eot = TINY_END,
-                .bos = bos ? TINY_BOS : -1,
-                .order = WARM_ORDER_SPM_JOINT,
-                .orders = 1U << WARM_ORDER_PSM | 1U << WARM_ORDER_SPM_JOINT,
-                .ends = ends,
-                .n_ends = 2,
-        };
+        set_format(m, n_context, bos);
+}
+
+void tiny_init_spm(struct warm_model *m, uint32_t n_context, bool space_prefix) {
+        enum { N_PIECES = sizeof(pieces) / sizeof(*pieces) };
+        struct warm_string tokens[TINY_TOKENS] = { 0 };
+        int32_t kinds[TINY_TOKENS];
+        float scores[TINY_TOKENS];
+        char names[TINY_TOKENS][16];
+        struct warm_vocab_config c = { .kind = WARM_VOCAB_SPM,
+                                       .tokens = tokens,
+                                       .kinds = kinds,
+                                       .scores = scores,
+                                       .n_tokens = TINY_TOKENS,
+                                       .bos = TINY_BOS,
+                                       .eos = TINY_END,
+                                       .unknown = -1,
+                                       .add_bos = true,
+                                       .add_space_prefix = space_prefix };
+        char *why = NULL;
+        int r;
+
+        *m = (struct warm_model){ 0 };
+        for (int i = 0; i < TINY_TOKENS; i++) {
+                const char *name = names[i];
+
+                kinds[i] = WARM_TOKEN_UNUSED;
+                if (i < TINY_MERGED) {
+                        kinds[i] = WARM_TOKEN_BYTE;
+                        snprintf(names[i], sizeof(names[i]), "<0x%02X>", i);
+                } else if (i < TINY_MERGED + N_PIECES) {
+                        kinds[i] = WARM_TOKEN_NORMAL;
+                        name = pieces[i - TINY_MERGED];
+                } else if (i < TINY_END) {
+                        snprintf(names[i], sizeof(names[i]), "unused-%d", i);
+                } else {
+                        kinds[i] = WARM_TOKEN_CONTROL;
+                        name = controls[i - TINY_END];
+                }
+                tokens[i] = (struct warm_string){ name, strlen(name) };
+                scores[i] = -(float) i;
+        }
+        r = warm_vocab_new(&c, &m->vocab, &why);
+        if (r < 0)
+                fail_msg("the vocabulary was refused: %d %s", r, why ? why : "");
+        set_format(m, n_context, true);
 }
 
 void tiny_deinit(struct warm_model *m) {

@@ -23,6 +23,11 @@ enum {
 
 /* Fails the test on errors. bos: in front of every prompt. */
 void tiny_init(struct warm_model *m, uint32_t n_context, bool bos);
+/*
+ * The same in SentencePiece: byte tokens, a few pieces, BOS in front, the same marks.
+ * @param space_prefix a space goes before the start of text
+ */
+void tiny_init_spm(struct warm_model *m, uint32_t n_context, bool space_prefix);
 void tiny_deinit(struct warm_model *m);
 
 /* All tokens as text, control tokens by a letter in brackets: "[P]". malloc'd, terminated. */
