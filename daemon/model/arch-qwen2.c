@@ -3,23 +3,11 @@
 #include "arch.h"
 
 static const struct warm_arch_tensor layer_tensors[] = {
-        WARM_ARCH_LAYER("attn_norm.weight", mixer_norm, WARM_SIZE_ONE, WARM_SIZE_DIM,
-                        WARM_SHARD_NONE, false),
-        WARM_ARCH_LAYER("attn_q.weight", q, WARM_SIZE_Q, WARM_SIZE_DIM, WARM_SHARD_ROWS, false),
-        WARM_ARCH_LAYER("attn_k.weight", k, WARM_SIZE_K, WARM_SIZE_DIM, WARM_SHARD_ROWS, false),
-        WARM_ARCH_LAYER("attn_v.weight", v, WARM_SIZE_V, WARM_SIZE_DIM, WARM_SHARD_ROWS, false),
-        WARM_ARCH_LAYER("attn_output.weight", o, WARM_SIZE_DIM, WARM_SIZE_O, WARM_SHARD_COLS,
-                        false),
+        WARM_ARCH_ATTENTION,
         WARM_ARCH_LAYER("attn_q.bias", q_bias, WARM_SIZE_ONE, WARM_SIZE_Q, WARM_SHARD_COLS, false),
         WARM_ARCH_LAYER("attn_k.bias", k_bias, WARM_SIZE_ONE, WARM_SIZE_K, WARM_SHARD_COLS, false),
         WARM_ARCH_LAYER("attn_v.bias", v_bias, WARM_SIZE_ONE, WARM_SIZE_V, WARM_SHARD_COLS, false),
-        WARM_ARCH_LAYER("ffn_norm.weight", ffn_norm, WARM_SIZE_ONE, WARM_SIZE_DIM, WARM_SHARD_NONE,
-                        false),
-        WARM_ARCH_LAYER("ffn_gate.weight", gate, WARM_SIZE_FF, WARM_SIZE_DIM, WARM_SHARD_ROWS,
-                        false),
-        WARM_ARCH_LAYER("ffn_up.weight", up, WARM_SIZE_FF, WARM_SIZE_DIM, WARM_SHARD_ROWS, false),
-        WARM_ARCH_LAYER("ffn_down.weight", down, WARM_SIZE_DIM, WARM_SIZE_FF, WARM_SHARD_COLS,
-                        false),
+        WARM_ARCH_FFN,
         { 0 },
 };
 

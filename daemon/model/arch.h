@@ -79,6 +79,28 @@ extern const struct warm_arch_refusal warm_arch_refused[];
 #define WARM_ARCH_MODEL(NAME, FIELD, ROWS, COLS, OPTIONAL)                                         \
         { (NAME), offsetof(struct warm_plan, FIELD), (COLS), (ROWS), WARM_SHARD_NONE, (OPTIONAL) }
 
+/* A layer's matrices and the norms before them, in any model of the llama family. */
+#define WARM_ARCH_ATTENTION                                                                        \
+        WARM_ARCH_LAYER("attn_norm.weight", mixer_norm, WARM_SIZE_ONE, WARM_SIZE_DIM,              \
+                        WARM_SHARD_NONE, false),                                                   \
+                WARM_ARCH_LAYER("attn_q.weight", q, WARM_SIZE_Q, WARM_SIZE_DIM, WARM_SHARD_ROWS,   \
+                                false),                                                            \
+                WARM_ARCH_LAYER("attn_k.weight", k, WARM_SIZE_K, WARM_SIZE_DIM, WARM_SHARD_ROWS,   \
+                                false),                                                            \
+                WARM_ARCH_LAYER("attn_v.weight", v, WARM_SIZE_V, WARM_SIZE_DIM, WARM_SHARD_ROWS,   \
+                                false),                                                            \
+                WARM_ARCH_LAYER("attn_output.weight", o, WARM_SIZE_DIM, WARM_SIZE_O,               \
+                                WARM_SHARD_COLS, false)
+#define WARM_ARCH_FFN                                                                              \
+        WARM_ARCH_LAYER("ffn_norm.weight", ffn_norm, WARM_SIZE_ONE, WARM_SIZE_DIM,                 \
+                        WARM_SHARD_NONE, false),                                                   \
+                WARM_ARCH_LAYER("ffn_gate.weight", gate, WARM_SIZE_FF, WARM_SIZE_DIM,              \
+                                WARM_SHARD_ROWS, false),                                           \
+                WARM_ARCH_LAYER("ffn_up.weight", up, WARM_SIZE_FF, WARM_SIZE_DIM, WARM_SHARD_ROWS, \
+                                false),                                                            \
+                WARM_ARCH_LAYER("ffn_down.weight", down, WARM_SIZE_DIM, WARM_SIZE_FF,              \
+                                WARM_SHARD_COLS, false)
+
 /* Return: the architecture of that name, or NULL. */
 const struct warm_arch *warm_arch_find(struct warm_string name);
 
