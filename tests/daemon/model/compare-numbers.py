@@ -111,39 +111,6 @@ def windows(tool, model, tokens, window, threads, n_vocab):
         raise OSError("write-logits failed")
 
 
-def logprobs(self, window):
-        rows = self.data[window]
-        scale, least = (rows[:, 2 * i:2 * i + 2].copy().view("<f4").astype(np.float64) for i in (0, 1))
-        return least + scale * rows[:, 4:4 + self.n_vocab]
-
-
-def backend_windows(tool, model, tokens, window, threads):
-    """The backend's logits, a window at a time."""
-    p = subprocess.Popen([tool, model, "logits", str(window), str(threads)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-
-    def feed():
-        p.stdin.write(tokens.astype("<i4").tobytes())
-        p.stdin.close()
-
-    threading.Thread(target=feed).start()
-    bytes_a_window = None
-    for _ in range(len(tokens) // window):
-        bytes_a_window = bytes_a_window or window * 4 * (yield)
-        data = p.stdout.read(bytes_a_window)
-        assert len(data) == bytes_a_window, "write-logits ended early"
-        yield np.frombuffer(data, "<f4").reshape(window, -1)
-    p.stdout.close()
-    if p.wait():
-        raise OSError("write-logits failed")
-
-
-def windows(tool, model, tokens, window, threads, n_vocab):
-    g = backend_windows(tool, model, tokens, window, threads)
-    next(g)
-    yield g.send(n_vocab)
-    yield from g
-
-
 def logprobs(logits, rounded=False):
     """Log-probabilities, cut where the peer's are; rounded: to 16 bits, as those."""
     x = logits.astype(np.float64)
