@@ -1,19 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The vocabulary of a GGUF file for tests, without the model loader: so that a pre-tokenizer's name can be replaced,
- * and a fault in one is no fault in the other. Trusts the file. Aborts on any error.
+ * The vocabulary of a GGUF file for tests, without the model around it: so that a pre-tokenizer's name and single
+ * tokens can be replaced. Aborts on any error.
  */
 #pragma once
 
+#include "model/tokens.h"
 #include "model/vocab.h"
 
+#define NANO "models/warm-nano-q8_0.gguf" /* from the root of the tree */
+
+/* Every pre-tokenizer that a family of ours names. */
+#define N_PRES 7U
+extern const char *const pres[N_PRES];
+
 struct read_vocab {
-        struct warm_vocab_config config; /* borrows from the buffers below */
-        char *file;
-        size_t n_file;
-        struct warm_string *tokens, *merges;
-        int32_t *kinds;
-        float *scores;
+        struct warm_gguf *file;
+        struct warm_tokens tokens; /* borrows from the file; its arrays may be changed */
 };
 
 /* The path of a file of this source tree, in a static buffer. */
@@ -24,3 +27,6 @@ void read_vocab_close(struct read_vocab *r);
 
 /* Open, replace the pre-tokenizer (NULL: as in the file), make. */
 struct warm_vocab *read_vocab(const char *path, const char *pre);
+
+/* warm-nano's, with these texts as user tokens from 16,000 on. @param pre NULL: as in the file */
+struct warm_vocab *read_vocab_with(const char *pre, const char *const *user, uint32_t n_user);

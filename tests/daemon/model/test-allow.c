@@ -14,28 +14,13 @@
 #include "random-text.h"
 #include "read-vocab.h"
 
-#define NANO "models/warm-nano-q8_0.gguf"
-
-static const char *const pres[] = { "qwen2",     "llama-bpe",      "smollm",    "gpt-2",
-                                    "starcoder", "deepseek-coder", "seed-coder" };
-
 static struct warm_vocab *nano;
 
 /* warm-nano's vocabulary in which some tokens are never split: any border may lie in one. */
 static struct warm_vocab *with_user_tokens(const char *pre) {
         static const char *const user[] = { "\nret", "n x", "   ", "\n\n", "return a", "()" };
-        struct read_vocab r;
-        struct warm_vocab *v;
 
-        read_vocab_open(&r, source_path(NANO));
-        r.config.pre = (struct warm_string){ pre, strlen(pre) };
-        for (uint32_t i = 0; i < sizeof user / sizeof *user; i++) {
-                r.tokens[16000 + i] = (struct warm_string){ user[i], strlen(user[i]) };
-                r.kinds[16000 + i] = WARM_TOKEN_USER;
-        }
-        assert_int_equal(warm_vocab_new(&r.config, &v, NULL), 0);
-        read_vocab_close(&r);
-        return v;
+        return read_vocab_with(pre, user, sizeof user / sizeof *user);
 }
 
 static int note(void *context, const uint8_t *text, size_t at, size_t end, int32_t id) {
@@ -96,7 +81,7 @@ static void the_tail_alone_tells_the_last_piece(void **state) {
         size_t n;
 
         (void) state;
-        for (size_t p = 0; p < sizeof pres / sizeof *pres; p++) {
+        for (size_t p = 0; p < N_PRES; p++) {
                 struct warm_vocab *plain = read_vocab(source_path(NANO), pres[p]),
                                   *user = with_user_tokens(pres[p]);
 

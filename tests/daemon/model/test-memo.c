@@ -15,9 +15,6 @@
 
 #define TEXT_MAX 6000U
 
-static const char *const pres[] = { "qwen2",     "llama-bpe",      "smollm",    "gpt-2",
-                                    "starcoder", "deepseek-coder", "seed-coder" };
-
 static uint64_t random_state = 20261122;
 
 static size_t pick(size_t n) {
@@ -83,9 +80,8 @@ static void whatever_is_edited_comes_out_as_without_a_memo(void **state) {
         static uint8_t source[20000], text[TEXT_MAX];
 
         (void) state;
-        for (size_t p = 0; p < sizeof(pres) / sizeof(pres[0]); p++) {
-                struct warm_vocab *v =
-                        read_vocab(source_path("models/warm-nano-q8_0.gguf"), pres[p]);
+        for (size_t p = 0; p < N_PRES; p++) {
+                struct warm_vocab *v = read_vocab(source_path(NANO), pres[p]);
                 size_t n_source = read_source("daemon/model/memo.c", source, sizeof(source)),
                        n = 3000;
                 struct warm_memo *m = NULL;
@@ -111,7 +107,7 @@ static void whatever_is_edited_comes_out_as_without_a_memo(void **state) {
 
 static void typing_a_file_byte_by_byte_comes_out_the_same(void **state) {
         static uint8_t source[20000];
-        struct warm_vocab *v = read_vocab(source_path("models/warm-nano-q8_0.gguf"), "qwen2");
+        struct warm_vocab *v = read_vocab(source_path(NANO), "qwen2");
         size_t n = read_source("client/client.c", source, sizeof(source));
         struct warm_memo *m = NULL;
 
@@ -124,7 +120,7 @@ static void typing_a_file_byte_by_byte_comes_out_the_same(void **state) {
 }
 
 static void random_bytes_come_out_the_same(void **state) {
-        struct warm_vocab *v = read_vocab(source_path("models/warm-nano-q8_0.gguf"), "gpt-2");
+        struct warm_vocab *v = read_vocab(source_path(NANO), "gpt-2");
         struct warm_memo *m = NULL;
         uint8_t text[600];
 

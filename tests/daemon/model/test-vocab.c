@@ -14,11 +14,7 @@
 #include "random-text.h"
 #include "read-vocab.h"
 
-#define NANO     "models/warm-nano-q8_0.gguf"
 #define TEXT_MAX 256
-
-static const char *const pres[] = { "qwen2",     "llama-bpe",      "smollm",    "gpt-2",
-                                    "starcoder", "deepseek-coder", "seed-coder" };
 
 static struct warm_vocab *nano;
 
@@ -123,9 +119,8 @@ static void any_bytes_come_back_from_their_tokens(void **state) {
         size_t n;
 
         (void) state;
-        for (size_t p = 0; p <= sizeof pres / sizeof *pres; p++) {
-                v = p < sizeof pres / sizeof *pres ? read_vocab(source_path(NANO), pres[p])
-                                                   : spm_vocab();
+        for (size_t p = 0; p <= N_PRES; p++) {
+                v = p < N_PRES ? read_vocab(source_path(NANO), pres[p]) : spm_vocab();
                 for (int round = 0; round < 10000; round++) {
                         n = random_text(&random, text, TEXT_MAX, true);
                         for (size_t i = 0; round % 4 == 0 && i < n; i++)
@@ -187,7 +182,7 @@ static void merging_goes_by_rank_and_then_from_the_left(void **state) {
                 for (size_t i = 0; i < n; i++)
                         text[i] = (uint8_t) "etaoinsrlaaaee"[random_below(&random, 14)];
                 assert_int_equal(warm_vocab_tokenize(nano, text, n, 0, ours, n, &n_ours), 0);
-                assert_int_equal(bpe_twin(&r.config, nano, text, n, theirs), n_ours);
+                assert_int_equal(bpe_twin(&r.tokens.config, nano, text, n, theirs), n_ours);
                 assert_memory_equal(ours, theirs, n_ours * sizeof *ours);
         }
         read_vocab_close(&r);
@@ -214,9 +209,9 @@ static void a_well_known_control_name_is_control_whatever_the_file_says(void **s
 
         (void) state;
         read_vocab_open(&r, source_path(NANO));
-        for (uint32_t i = 16377; i < r.config.n_tokens; i++)
-                r.kinds[i] = i & 1 ? WARM_TOKEN_USER : WARM_TOKEN_NORMAL;
-        assert_int_equal(warm_vocab_new(&r.config, &v, NULL), 0);
+        for (uint32_t i = 16377; i < r.tokens.config.n_tokens; i++)
+                r.tokens.kinds[i] = i & 1 ? WARM_TOKEN_USER : WARM_TOKEN_NORMAL;
+        assert_int_equal(warm_vocab_new(&r.tokens.config, &v, NULL), 0);
         id = warm_vocab_find(v, "<|fim_middle|>");
         assert_int_equal(warm_vocab_kind_of(v, id), WARM_TOKEN_CONTROL);
         assert_true(tokenize(v, "<|fim_middle|>", 0, ids) > 1);
@@ -226,24 +221,16 @@ static void a_well_known_control_name_is_control_whatever_the_file_says(void **s
 
 static void user_tokens_are_found_longest_first_wherever_they_stand(void **state) {
         static const char *const user[] = { "ab", "bcd", "\n\n<u>" };
-        struct warm_vocab *v;
-        struct read_vocab r;
+        struct warm_vocab *v = read_vocab_with(NULL, user, 3);
         int32_t ids[16];
 
         (void) state;
-        read_vocab_open(&r, source_path(NANO));
-        for (uint32_t i = 0; i < 3; i++) {
-                r.tokens[16000 + i] = (struct warm_string){ user[i], strlen(user[i]) };
-                r.kinds[16000 + i] = WARM_TOKEN_USER;
-        }
-        assert_int_equal(warm_vocab_new(&r.config, &v, NULL), 0);
         assert_int_equal(tokenize(v, "abcd", 0, ids), 2); /* not ab, cd */
         assert_int_equal(ids[1], 16001);
         assert_int_equal(tokenize(v, "abab\n\n<u>", 0, ids), 3);
         assert_int_equal(ids[0], 16000);
         assert_int_equal(ids[2], 16002);
         assert_memory_equal(warm_vocab_text(v, 16002).data, "\n\n<u>", 5);
-        read_vocab_close(&r);
         warm_vocab_free(v);
 }
 
