@@ -64,13 +64,27 @@ void warm_acts_deinit(struct warm_acts *a) {
 
 void warm_acts_set(const struct warm_kernels *k, struct warm_acts *a, const float *x, uint64_t ld,
                    uint64_t n_cols, uint32_t row_begin, uint32_t row_end) {
+        /* What is the same for all, and never what another thread stores just now. */
+        struct warm_acts mine = {
+                .n_rows_max = a->n_rows_max,
+                .n_cols_max = a->n_cols_max,
+                .n_cols = n_cols,
+                .q_ld = a->q_ld,
+                .q = a->q,
+                .scales = a->scales,
+                .sums = a->sums,
+                .offsets = a->offsets,
+                .x = x,
+                .ld = ld,
+        };
+
         assert(row_begin <= row_end && row_end <= a->n_rows_max);
         assert(n_cols <= a->n_cols_max && n_cols <= ld);
-        /* Threads that share the rows all store the same values. */
+        /* Threads that share the rows all store the same values; products read them behind a barrier. */
         __atomic_store_n(&a->x, x, __ATOMIC_RELAXED);
         __atomic_store_n(&a->ld, ld, __ATOMIC_RELAXED);
         __atomic_store_n(&a->n_cols, n_cols, __ATOMIC_RELAXED);
-        k->set(a, row_begin, row_end);
+        k->set(&mine, row_begin, row_end);
 }
 
 /* Bytes of a panel, its scales' offset in it: 16 rows of the file's form, rounded up to the alignment. */
