@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Launches that overlap with the kernel before them (programmatic dependent launch, sm_90 and later), and the two
+ * words a kernel says about it. On older GPUs both words are empty and launches follow each other as usual.
+ *
+ * A kernel launched here may start while the one before it still runs. It may read weights and tables that no kernel
+ * of the step writes; before it reads or writes anything else it calls warm_wait_for_before(), which returns when
+ * all kernels before have ended and their writes can be seen.
+ */
+#pragma once
+
+#include <cuda_runtime.h>
+#include <stdint.h>
+
+/* Returns when everything that earlier kernels wrote can be read. Called by every thread that reads or writes it. */
+static __device__ __forceinline__ void warm_wait_for_before() {
+#if __CUDA_ARCH__ >= 900
+        asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+/* The next kernel's blocks may be placed as soon as there is room. */
+static __device__ __forceinline__ void warm_let_next_start() {
+#if __CUDA_ARCH__ >= 900
+        asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+/* Launch with overlap where the device has it. Return: 0; a cudaError_t. */
+template <typename... Parameters, typename... Arguments>
+static inline int warm_launch(void (*kernel)(Parameters...), dim3 grid, dim3 block,
+                              size_t shared_bytes, cudaStream_t stream, bool overlap,
+                              Arguments... arguments) {
+        cudaLaunchAttribute attribute = {};
+        cudaLaunchConfig_t config = {};
+
+        attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+        attribute.val.programmaticStreamSerializationAllowed = 1;
+        config.gridDim = grid;
+        config.blockDim = block;
+        config.dynamicSmemBytes = shared_bytes;
+        config.stream = stream;
+        config.attrs = &attribute;
+        config.numAttrs = overlap ? 1 : 0;
+        return (int) cudaLaunchKernelEx(&config, kernel, (Parameters) arguments...);
+}
