@@ -1,0 +1,7 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "matrix-narrow.cuh"
+
+WARM_CUDA_API int warm_narrow_q4m(const struct warm_cuda_product *p, uint32_t n_sms,
+                                  cudaStream_t stream) {
+        return by_rows<WARM_CUDA_Q4M>(p, n_sms, stream);
+}

@@ -1,0 +1,7 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "matrix-wide-sm90.cuh"
+
+WARM_CUDA_API int warm_wide_q4(const struct warm_cuda_product *p, uint32_t n_sms,
+                               cudaStream_t stream) {
+        return by_shape<WARM_CUDA_Q4>(p, n_sms, stream);
+}

@@ -1,0 +1,544 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Products on the GPU held against double on the host, and against each other bit for bit.
+ *
+ * Tolerance of a product, with w and x what is packed and S = sum of |w x|: scale, offset and value of a quantized
+ * weight are each rounded to binary16 (3 x 2^-11 at most), an activation once (2^-11, or 2^-19 absolute after the
+ * scale where it is subnormal), and n/16 partial sums of at most S lose 2^-23 each: |error| <= S (2^-9 + n 2^-27) + n 2^-19
+ * max |w|.
+ *
+ * --bench prints times of a decode step's and a prefill's products for shapes of real models, by graph replay.
+ */
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <cuda_runtime.h>
+#include <vector>
+
+#include "kernels/cuda/matrix.h"
+#include "kernels/cuda/rows.h"
+
+#define CHECK(x)                                                                                   \
+        do {                                                                                       \
+                int e_ = (int) (x);                                                                \
+                if (e_) {                                                                          \
+                        printf("%s:%d: %s: %s\n", __FILE__, __LINE__, #x,                          \
+                               cudaGetErrorString((cudaError_t) e_));                              \
+                        exit(1);                                                                   \
+                }                                                                                  \
+        } while (0)
+
+static int failures;
+static uint32_t n_sms;
+static bool hopper;
+
+static void report(bool ok, const char *what, const char *detail) {
+        printf("%s - %s%s%s\n", ok ? "ok" : "not ok", what, detail[0] ? ": " : "", detail);
+        failures += !ok;
+}
+
+static uint64_t state = 1;
+
+static double uniform() {
+        state = state * 6364136223846793005ULL + 1442695040888963407ULL;
+        return (double) (state >> 11) / 9007199254740992.0 * 2 - 1;
+}
+
+template <typename T> static T *device(size_t n, const T *from = nullptr) {
+        T *p;
+
+        CHECK(cudaMalloc(&p, n * sizeof(T) + 16));
+        CHECK(cudaMemset(p, 0, n * sizeof(T)));
+        if (from)
+                CHECK(cudaMemcpy(p, from, n * sizeof(T), cudaMemcpyHostToDevice));
+        return p;
+}
+
+template <typename T> static std::vector<T> host(const T *p, size_t n) {
+        std::vector<T> v(n);
+
+        CHECK(cudaMemcpy(v.data(), p, n * sizeof(T), cudaMemcpyDeviceToHost));
+        return v;
+}
+
+/* Random rows of a type: any bytes, with scales that are sane. */
+static std::vector<uint8_t> random_rows(enum warm_type type, uint32_t rows, uint32_t cols) {
+        const struct warm_type_info *info = warm_type_info(type);
+        std::vector<uint8_t> raw((size_t) rows * cols / info->elements * info->bytes);
+        auto half = [](double v) { return warm_float_to_half((float) v); };
+        auto put = [&](uint8_t *p, uint16_t v) { memcpy(p, &v, 2); };
+
+        for (auto &b : raw)
+                b = (uint8_t) (uniform() * 128 + 128);
+        for (size_t at = 0; at < raw.size(); at += info->bytes) {
+                uint8_t *p = &raw[at];
+
+                switch (type) {
+                case WARM_TYPE_F32: {
+                        float f = (float) uniform();
+                        memcpy(p, &f, 4);
+                        break;
+                }
+                case WARM_TYPE_F16:
+                        put(p, half(uniform()));
+                        break;
+                case WARM_TYPE_BF16:
+                        put(p, warm_float_to_bf16((float) uniform()));
+                        break;
+                case WARM_TYPE_Q6_K:
+                        put(p + 208, half(uniform() * 1e-4));
+                        break;
+                case WARM_TYPE_Q4_1:
+                case WARM_TYPE_Q5_1:
+                case WARM_TYPE_Q4_K:
+                case WARM_TYPE_Q5_K:
+                        put(p + 2, half(uniform() * 1e-3));
+                        /* fall through */
+                default:
+                        put(p, half(uniform() * 1e-3));
+                }
+        }
+        return raw;
+}
+
+struct problem {
+        struct warm_cuda_matrix m;
+        uint32_t rows, cols;
+        std::vector<float> w; /* [rows][cols], as dequantized */
+};
+
+static struct warm_cuda_matrix matrix_of(enum warm_cuda_format f, uint32_t rows, uint32_t cols,
+                                         uint32_t segments) {
+        struct warm_cuda_matrix m = {};
+
+        m.format = f;
+        m.n_rows = rows;
+        m.row_blocks = (rows + 127) / 128;
+        m.k_units = (cols + 63) / 64;
+        m.n_segments = segments;
+        m.scale = (f == WARM_CUDA_F16 ? 1.0f / (1 << WARM_CUDA_EXPONENT_FLOAT)
+                                      : 1.0f / (1 << WARM_CUDA_EXPONENT_QUANT)) /
+                  WARM_CUDA_ACT_SCALE;
+        m.d_data = device<uint8_t>(warm_cuda_matrix_bytes(&m));
+        return m;
+}
+
+static problem make(enum warm_type type, uint32_t rows, uint32_t cols, uint32_t segments,
+                    enum warm_cuda_place place) {
+        problem p = { matrix_of(warm_cuda_format_of(type), rows, cols, segments), rows, cols, {} };
+        std::vector<uint8_t> raw = random_rows(type, rows, cols);
+        uint64_t row_bytes = raw.size() / rows;
+        uint8_t *d = device<uint8_t>(raw.size(), raw.data());
+        uint32_t *d_overflow = device<uint32_t>(1),
+                 half = place == WARM_CUDA_PLACE_ROWS ? rows : rows / 2;
+
+        p.w.resize((size_t) rows * cols);
+        for (uint32_t r = 0; r < rows; r++)
+                warm_type_dequantize(type, &raw[r * row_bytes], cols, &p.w[(size_t) r * cols]);
+        /* in two pieces, as loading does */
+        if (place == WARM_CUDA_PLACE_ROWS) {
+                uint32_t first = rows / 3;
+
+                CHECK(warm_cuda_pack(&p.m, type, place, 0, d, row_bytes, 0, first, cols, d_overflow,
+                                     0));
+                CHECK(warm_cuda_pack(&p.m, type, place, 0, d + first * row_bytes, row_bytes, first,
+                                     rows - first, cols, d_overflow, 0));
+        } else {
+                CHECK(warm_cuda_pack(&p.m, type, WARM_CUDA_PLACE_GATE, 0, d, row_bytes, 0, half,
+                                     cols, d_overflow, 0));
+                CHECK(warm_cuda_pack(&p.m, type, WARM_CUDA_PLACE_UP, 0, d + half * row_bytes,
+                                     row_bytes, 0, half, cols, d_overflow, 0));
+        }
+        CHECK(cudaDeviceSynchronize());
+        if (host(d_overflow, 1)[0])
+                report(false, "packing overflows", warm_type_info(type)->name);
+        CHECK(cudaFree(d));
+        return p;
+}
+
+static uint32_t n8_of(uint32_t n) {
+        return n > 64 ? 0 : n > 32 ? 8 : n > 16 ? 4 : n > 8 ? 2 : 1;
+}
+
+/* The host's twin of warm_cuda_act_index(). */
+static size_t act_index(const struct warm_cuda_acts &a, uint32_t row, uint32_t k) {
+        if (a.n8)
+                return ((size_t) ((k / 16 * a.n8 + row / 8) * 32 + row % 8 * 4 + k % 8 / 2)) * 4 +
+                       k % 16 / 8 * 2 + k % 2;
+        return (((size_t) (row / 128) * (a.k_padded / 64) + k / 64) * 128 + row % 128) * 64 +
+               ((k / 8 % 8) ^ (row % 8)) * 8 + k % 8;
+}
+
+static size_t act_size(uint32_t n, uint32_t k_padded) {
+        return (size_t) (n > 64 ? (n + 127) / 128 * 128 : n8_of(n) * 8) * k_padded;
+}
+
+static struct warm_cuda_acts acts_of(const std::vector<float> &x, uint32_t n, uint32_t cols) {
+        struct warm_cuda_acts a = { nullptr, n8_of(n), (cols + 63) / 64 * 64 };
+        std::vector<uint16_t> v(act_size(n, a.k_padded), 0x3c00);
+
+        for (uint32_t r = 0; r < n; r++)
+                for (uint32_t k = 0; k < cols; k++)
+                        v[act_index(a, r, k)] =
+                                warm_float_to_half(x[(size_t) r * cols + k] * WARM_CUDA_ACT_SCALE);
+        a.d_values = device<uint16_t>(v.size(), v.data());
+        return a;
+}
+
+enum path { NARROW, WIDE, SM90 };
+
+static std::vector<float> product(const problem &p, const std::vector<float> &x, uint32_t n,
+                                  enum path path) {
+        struct warm_cuda_product q = {};
+        uint32_t *d_n = device<uint32_t>(1, &n);
+        std::vector<float> y;
+
+        q.matrix = p.m;
+        q.in = acts_of(x, n, p.cols);
+        q.epilogue = WARM_CUDA_OUT;
+        q.d_n_rows = d_n;
+        q.n_rows_max = n;
+        q.d_out = device<float>((size_t) n * p.rows);
+        q.ld_out = p.rows;
+        CHECK(path == SM90   ? warm_cuda_multiply_sm90(&q, n_sms, 0)
+              : path == WIDE ? warm_cuda_multiply_wide(&q, 0)
+                             : warm_cuda_multiply_narrow(&q, n_sms, 0));
+        CHECK(cudaDeviceSynchronize());
+        y = host(q.d_out, (size_t) n * p.rows);
+        CHECK(cudaFree(q.d_out));
+        CHECK(cudaFree(q.in.d_values));
+        CHECK(cudaFree(d_n));
+        return y;
+}
+
+static void test_type(enum warm_type type, uint32_t rows, uint32_t cols, uint32_t segments) {
+        problem p = make(type, rows, cols, segments, WARM_CUDA_PLACE_ROWS);
+        const uint32_t most = 300, counts[] = { 1, 2, 8, 9, 16, 17, 33, 64, 65, 128, 129, 300 };
+        std::vector<float> x((size_t) most * cols), all;
+        char detail[160];
+        double worst = 0;
+        bool same = true;
+
+        for (auto &v : x)
+                v = (float) (uniform() * exp2(uniform() * 6));
+        for (uint32_t n : counts) {
+                std::vector<std::vector<float>> ys;
+
+                if (n <= 64)
+                        ys.push_back(product(p, x, n, NARROW));
+                else
+                        ys.push_back(product(p, x, n, WIDE));
+                if (n > 64 && hopper)
+                        ys.push_back(product(p, x, n, SM90));
+                for (auto &y : ys) {
+                        if (all.size() < y.size()) {
+                                same = same && memcmp(y.data(), all.data(), all.size() * 4) == 0;
+                                all = y;
+                        } else {
+                                same = same && memcmp(y.data(), all.data(), y.size() * 4) == 0;
+                        }
+                }
+        }
+        for (uint32_t r = 0; r < most; r += 7)
+                for (uint32_t m = 0; m < rows; m++) {
+                        double sum = 0, mass = 0, w_max = 0, limit;
+
+                        for (uint32_t k = 0; k < cols; k++) {
+                                double w = p.w[(size_t) m * cols + k];
+                                sum += w * x[(size_t) r * cols + k];
+                                mass += fabs(w * x[(size_t) r * cols + k]);
+                                w_max = fmax(w_max, fabs(w));
+                        }
+                        limit = mass * (1.0 / 512 + cols * 0x1p-27) + cols * 0x1p-19 * w_max;
+                        worst = fmax(worst, fabs(all[(size_t) r * rows + m] - sum) / limit);
+                }
+        snprintf(detail, sizeof(detail), "%s %ux%u, %u segment%s, error at most %.3f of the bound",
+                 warm_type_info(type)->name, rows, cols, segments, segments > 1 ? "s" : "", worst);
+        report(worst < 1, "a product is what double says", detail);
+        report(same, "1 to 300 rows, narrow, wide and wgmma, the same bits", detail);
+        CHECK(cudaFree((void *) p.m.d_data));
+}
+
+static void test_epilogues(uint32_t n) {
+        const uint32_t dim = 160, ff = 88, ld = 320;
+        problem gate_up = make(WARM_TYPE_Q8_0, 2 * ff, dim, 1, WARM_CUDA_PLACE_GATE);
+        problem down = make(WARM_TYPE_F16, dim, ff, 8, WARM_CUDA_PLACE_ROWS);
+        std::vector<float> x((size_t) n * dim), norm(dim), squares((size_t) (dim / 16) * ld),
+                scales(n), h((size_t) n * ff), normed(x.size());
+        struct warm_cuda_product q = {};
+        struct warm_cuda_acts in, hidden = { nullptr, n8_of(n), 128 },
+                                  next = { nullptr, n8_of(n), 192 };
+        uint32_t *d_n = device<uint32_t>(1, &n);
+        double worst = 0, worst_x = 0, worst_next = 0, worst_square = 0;
+
+        for (auto &v : norm)
+                v = (float) uniform() + 1;
+        for (uint32_t r = 0; r < n; r++) {
+                double sum = 0;
+
+                for (uint32_t k = 0; k < dim; k++) {
+                        float v = x[(size_t) r * dim + k] = (float) uniform();
+
+                        squares[(size_t) (k / 16) * ld + r] += v * v;
+                        sum += (double) v * v;
+                        normed[(size_t) r * dim + k] = v * norm[k];
+                }
+                scales[r] = (float) (1 / sqrt(sum / dim + 1e-5));
+        }
+        in = acts_of(normed, n, dim);
+        hidden.d_values = device<uint16_t>(act_size(n, hidden.k_padded));
+        next.d_values = device<uint16_t>(act_size(n, next.k_padded));
+        q.matrix = gate_up.m;
+        q.in = in;
+        q.epilogue = WARM_CUDA_GATED;
+        q.d_n_rows = d_n;
+        q.n_rows_max = n;
+        q.d_squares = device<float>(squares.size(), squares.data());
+        q.d_row_scales = n > 64 ? device<float>(n, scales.data()) : nullptr;
+        q.n_tiles = dim / 16;
+        q.squares_ld = ld;
+        q.dim = dim;
+        q.epsilon = 1e-5f;
+        q.out = hidden;
+        q.overlap = true;
+        CHECK(n <= 64  ? warm_cuda_multiply_narrow(&q, n_sms, 0)
+              : hopper ? warm_cuda_multiply_sm90(&q, n_sms, 0)
+                       : warm_cuda_multiply_wide(&q, 0));
+        q.matrix = down.m;
+        q.in = hidden;
+        q.epilogue = WARM_CUDA_RESIDUAL;
+        q.d_x = device<float>(x.size(), x.data());
+        q.d_next_norm = device<float>(dim, norm.data());
+        q.residual_scale = 0.5f;
+        q.d_squares = q.d_row_scales = nullptr;
+        q.d_squares_out = device<float>(squares.size());
+        q.out = next;
+        CHECK(n <= 64  ? warm_cuda_multiply_narrow(&q, n_sms, 0)
+              : hopper ? warm_cuda_multiply_sm90(&q, n_sms, 0)
+                       : warm_cuda_multiply_wide(&q, 0));
+        CHECK(cudaDeviceSynchronize());
+        auto hv = host(hidden.d_values, act_size(n, hidden.k_padded)),
+             nv = host(next.d_values, act_size(n, next.k_padded));
+        auto xv = host(q.d_x, x.size());
+        auto sv = host(q.d_squares_out, squares.size());
+        for (uint32_t r = 0; r < n; r++) {
+                for (uint32_t j = 0; j < ff; j++) {
+                        double g = 0, u = 0, want, have;
+
+                        for (uint32_t k = 0; k < dim; k++) {
+                                g += (double) gate_up.w[(size_t) j * dim + k] *
+                                     normed[(size_t) r * dim + k] * scales[r];
+                                u += (double) gate_up.w[(size_t) (ff + j) * dim + k] *
+                                     normed[(size_t) r * dim + k] * scales[r];
+                        }
+                        want = g / (1 + exp(-g)) * u;
+                        have = warm_half_to_float(hv[act_index(hidden, r, j)]) /
+                               WARM_CUDA_ACT_SCALE;
+                        h[(size_t) r * ff + j] = (float) have;
+                        worst = fmax(worst, fabs(want - have) / (fabs(want) + 0.1));
+                }
+                double square[16] = {};
+                for (uint32_t m = 0; m < dim; m++) {
+                        double y = 0;
+
+                        for (uint32_t k = 0; k < ff; k++)
+                                y += (double) down.w[(size_t) m * ff + k] * h[(size_t) r * ff + k];
+                        y = x[(size_t) r * dim + m] + 0.5 * y;
+                        worst_x = fmax(worst_x, fabs(y - xv[(size_t) r * dim + m]));
+                        worst_next = fmax(worst_next,
+                                          fabs(xv[(size_t) r * dim + m] * norm[m] -
+                                               warm_half_to_float(nv[act_index(next, r, m)]) /
+                                                       WARM_CUDA_ACT_SCALE) /
+                                                  (fabs(y) + 0.01));
+                        square[m / 16] +=
+                                (double) xv[(size_t) r * dim + m] * xv[(size_t) r * dim + m];
+                }
+                for (uint32_t i = 0; i < dim / 16; i++)
+                        worst_square =
+                                fmax(worst_square, fabs(square[i] - sv[(size_t) i * ld + r]) /
+                                                           (square[i] + 1e-6));
+        }
+        char detail[200];
+        snprintf(detail, sizeof(detail), "%u rows: gated %.5f, x %.6f, next %.6f, squares %.7f", n,
+                 worst, worst_x, worst_next, worst_square);
+        report(worst < 0.01 && worst_x < 1e-3 && worst_next < 2e-3 && worst_square < 1e-5,
+               "norms, gate and residual come out", detail);
+}
+
+/* A model's shape, for --bench. */
+struct model {
+        const char *name;
+        uint32_t dim, qkv, ff, vocab;
+};
+
+static double time_graph(cudaStream_t s, cudaGraphExec_t exec, int rounds) {
+        std::vector<float> ms;
+        cudaEvent_t a, b;
+
+        CHECK(cudaEventCreate(&a));
+        CHECK(cudaEventCreate(&b));
+        for (int i = 0; i < rounds + 3; i++) {
+                float t;
+
+                CHECK(cudaEventRecord(a, s));
+                CHECK(cudaGraphLaunch(exec, s));
+                CHECK(cudaEventRecord(b, s));
+                CHECK(cudaEventSynchronize(b));
+                CHECK(cudaEventElapsedTime(&t, a, b));
+                if (i >= 3)
+                        ms.push_back(t);
+        }
+        std::sort(ms.begin(), ms.end());
+        return ms[ms.size() / 2];
+}
+
+static void bench(const model &m, enum warm_cuda_format f, uint32_t n, uint32_t layers,
+                  const char *only) {
+        struct warm_cuda_matrix qkv[28], o[28], gu[28], down[28], head;
+        struct warm_cuda_acts a = { nullptr, n8_of(n), m.dim }, h = { nullptr, n8_of(n), m.ff };
+        uint32_t *d_n = device<uint32_t>(1, &n);
+        struct warm_cuda_product p = {};
+        double bytes = 0, flops = 0, ms;
+        cudaStream_t s;
+        cudaGraph_t graph;
+        cudaGraphExec_t exec;
+        auto mul = [&](struct warm_cuda_product &q) {
+                CHECK(n <= 64 ? warm_cuda_multiply_narrow(&q, n_sms, s)
+                              : warm_cuda_multiply_sm90(&q, n_sms, s));
+                flops += 2.0 * n * q.matrix.n_rows * q.matrix.k_units * 64;
+                bytes += (double) warm_cuda_matrix_bytes(&q.matrix);
+        };
+
+        for (uint32_t i = 0; i < layers; i++) {
+                qkv[i] = matrix_of(f, m.qkv, m.dim, warm_cuda_segments_of(m.dim / 64));
+                o[i] = matrix_of(f, m.dim, m.dim, warm_cuda_segments_of(m.dim / 64));
+                gu[i] = matrix_of(f, 2 * m.ff, m.dim, 1);
+                down[i] = matrix_of(f, m.dim, m.ff, warm_cuda_segments_of(m.ff / 64));
+                for (auto *w : { &qkv[i], &o[i], &gu[i], &down[i] })
+                        CHECK(cudaMemset((void *) w->d_data, 0x15, warm_cuda_matrix_bytes(w)));
+        }
+        head = matrix_of(f == WARM_CUDA_Q4M ? WARM_CUDA_Q6 : f, m.vocab, m.dim, 1);
+        CHECK(cudaStreamCreate(&s));
+        a.d_values = device<uint16_t>(act_size(n, m.dim));
+        h.d_values = device<uint16_t>(act_size(n, m.ff));
+        p.d_n_rows = d_n;
+        p.n_rows_max = n;
+        p.overlap = true;
+        p.d_x = device<float>((size_t) n * m.dim);
+        p.d_out = device<float>((size_t) n * (n > 64 ? m.qkv : m.vocab));
+        p.n_tiles = m.dim / 16;
+        p.squares_ld = n;
+        p.dim = m.dim;
+        p.epsilon = 1e-5f;
+        p.residual_scale = 1;
+        p.logit_scale = 1;
+        p.d_squares_out = device<float>((size_t) m.dim / 16 * n);
+        p.d_next_norm = device<float>(m.dim);
+        float *d_scales = device<float>(n);
+        CHECK(cudaStreamBeginCapture(s, cudaStreamCaptureModeThreadLocal));
+        for (uint32_t i = 0; i < layers; i++) {
+                struct warm_cuda_product q = p;
+
+                q.d_squares = p.d_squares_out;
+                q.d_row_scales = d_scales;
+                q.in = a;
+                q.matrix = qkv[i];
+                q.epilogue = WARM_CUDA_OUT;
+                q.ld_out = m.qkv;
+                if (!only || strstr(only, "qkv"))
+                        mul(q);
+                q.d_squares = q.d_row_scales = nullptr;
+                q.matrix = o[i];
+                q.epilogue = WARM_CUDA_RESIDUAL;
+                q.out = a;
+                if (!only || strstr(only, "out"))
+                        mul(q);
+                q.d_squares = p.d_squares_out;
+                q.d_row_scales = d_scales;
+                q.matrix = gu[i];
+                q.epilogue = WARM_CUDA_GATED;
+                q.out = h;
+                if (!only || strstr(only, "gate"))
+                        mul(q);
+                q.d_squares = q.d_row_scales = nullptr;
+                q.matrix = down[i];
+                q.in = h;
+                q.epilogue = WARM_CUDA_RESIDUAL;
+                q.out = a;
+                if (!only || strstr(only, "down"))
+                        mul(q);
+        }
+        if (n <= 64 && (!only || strstr(only, "head"))) {
+                struct warm_cuda_product q = p;
+
+                q.d_squares = p.d_squares_out;
+                q.in = a;
+                q.matrix = head;
+                q.epilogue = WARM_CUDA_LOGITS;
+                q.ld_out = m.vocab;
+                mul(q);
+        }
+        CHECK(cudaStreamEndCapture(s, &graph));
+        CHECK(cudaGraphInstantiate(&exec, graph, 0));
+        ms = time_graph(s, exec, 20);
+        printf("%-5s %-4s %4u rows %-6s %8.3f ms  %6.2f GB  %5.2f TB/s  %6.1f TFLOP/s\n", m.name,
+               f == WARM_CUDA_F16  ? "f16"
+               : f == WARM_CUDA_Q8 ? "q8"
+                                   : "q4m",
+               n, only ? only : "step", ms, bytes / 1e9, bytes / ms / 1e9, flops / ms / 1e9);
+        fflush(stdout);
+        for (uint32_t i = 0; i < layers; i++)
+                for (auto *w : { &qkv[i], &o[i], &gu[i], &down[i] })
+                        CHECK(cudaFree((void *) w->d_data));
+        CHECK(cudaFree((void *) head.d_data));
+}
+
+int main(int argc, char **argv) {
+        const model small = { "1.5B", 1536, 2048, 8960, 151936 },
+                    large = { "7B", 3584, 4608, 18944, 152064 };
+        struct cudaDeviceProp properties;
+        int n_devices = 0;
+
+        if (cudaGetDeviceCount(&n_devices) || n_devices == 0) {
+                printf("skipped: no GPU\n");
+                return 77;
+        }
+        CHECK(cudaGetDeviceProperties(&properties, 0));
+        n_sms = (uint32_t) properties.multiProcessorCount;
+        hopper = properties.major == 9 && properties.minor == 0;
+        if (argc > 1 && strcmp(argv[1], "--bench") == 0) {
+                printf("%s, %u multiprocessors\n", properties.name, n_sms);
+                if (argc >
+                    4) { /* --bench 1.5B|7B FORMAT ROWS [qkv|out|gate|down|head]: that alone */
+                        bench(strcmp(argv[2], "7B") ? small : large,
+                              (enum warm_cuda_format) atoi(argv[3]), (uint32_t) atoi(argv[4]),
+                              argc > 5 && strcmp(argv[5], "qkv") ? 4 : 28,
+                              argc > 5 ? argv[5] : nullptr);
+                        return 0;
+                }
+                for (auto f : { WARM_CUDA_F16, WARM_CUDA_Q8, WARM_CUDA_Q4M })
+                        for (uint32_t n : { 1U, 16U, 2048U })
+                                bench(small, f, n, 28, nullptr);
+                for (const char *only : { "qkv", "out", "gate", "down", "head" })
+                        bench(small, WARM_CUDA_F16, 1, 28, only);
+                for (const char *only : { "qkv", "out", "gate", "down" })
+                        bench(small, WARM_CUDA_F16, 2048, 28, only);
+                for (auto f : { WARM_CUDA_F16, WARM_CUDA_Q8, WARM_CUDA_Q4M })
+                        for (uint32_t n : { 1U, 16U, 2048U })
+                                bench(large, f, n, 28, nullptr);
+                return 0;
+        }
+        for (int type = 0; type < _WARM_TYPE_N; type++) {
+                test_type((enum warm_type) type, 176, 768, 8);
+                test_type((enum warm_type) type, 304, 256, 1);
+        }
+        test_type(WARM_TYPE_BF16, 48, 2048, 8);
+        test_type(WARM_TYPE_F32, 24, 40, 8);
+        test_type(WARM_TYPE_F32, 24, 16, 1);
+        test_type(WARM_TYPE_Q4_K, 20, 8960, 8);
+        for (uint32_t n : { 1U, 7U, 16U, 64U, 65U, 200U })
+                test_epilogues(n);
+        return failures != 0;
+}
