@@ -26,14 +26,12 @@ static void spoil(struct runner *r) {
         }
 }
 
-void runner_init(struct runner *r, const struct warm_plan *plan, enum warm_isa isa,
-                 uint32_t n_threads, enum warm_type kv_type, uint64_t table_seed) {
-        struct warm_backend_config config = { .n_threads = n_threads };
+void runner_init_on(struct runner *r, struct warm_backend *backend, const struct warm_plan *plan,
+                    enum warm_type kv_type, uint64_t table_seed) {
         struct warm_kv_config kv = { .type = kv_type };
 
-        *r = (struct runner){ .n_vocab = plan->n_vocab };
-        if (warm_cpu_backend_new_isa(&config, isa, &r->backend) ||
-            warm_backend_load(r->backend, plan, &r->weights, NULL))
+        *r = (struct runner){ .backend = backend, .n_vocab = plan->n_vocab };
+        if (warm_backend_load(r->backend, plan, &r->weights, NULL))
                 abort();
         for (uint32_t g = 0; g < plan->n_groups; g++)
                 kv.n_blocks_max[g] = RUNNER_BLOCKS;
@@ -54,6 +52,16 @@ void runner_init(struct runner *r, const struct warm_plan *plan, enum warm_isa i
                 r->sequence.blocks[g] = r->table[g];
         }
         r->sequence.n_blocks = RUNNER_BLOCKS;
+}
+
+void runner_init(struct runner *r, const struct warm_plan *plan, enum warm_isa isa,
+                 uint32_t n_threads, enum warm_type kv_type, uint64_t table_seed) {
+        struct warm_backend_config config = { .n_threads = n_threads };
+        struct warm_backend *backend;
+
+        if (warm_cpu_backend_new_isa(&config, isa, &backend))
+                abort();
+        runner_init_on(r, backend, plan, kv_type, table_seed);
         spoil(r);
 }
 

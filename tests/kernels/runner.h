@@ -27,6 +27,10 @@ struct runner {
  */
 void runner_init(struct runner *r, const struct warm_plan *plan, enum warm_isa isa,
                  uint32_t n_threads, enum warm_type kv_type, uint64_t table_seed);
+
+/* The same on a backend that runner_deinit() takes over; KV memory stays as the backend made it. */
+void runner_init_on(struct runner *r, struct warm_backend *backend, const struct warm_plan *plan,
+                    enum warm_type kv_type, uint64_t table_seed);
 void runner_deinit(struct runner *r);
 
 /* A row as a prompt has it: sees everything up to itself. */

@@ -1,0 +1,5 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Attention over KV of one type: see attention-launch.cuh. */
+#include "attention-launch.cuh"
+
+const struct warm_attention_launcher warm_attention_bf16 = WARM_ATTENTION_LAUNCHER(true);

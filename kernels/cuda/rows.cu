@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "epilogue.cuh"
+#include "format.cuh"
+#include "launch.cuh"
+#include "rows.h"
+
+#define THREADS 256U
+
+static __global__ void stage(uint4 *to, const uint4 *from) {
+        uint32_t n;
+
+        warm_let_next_start();
+        warm_wait_for_before(); /* the step before still reads what is written here */
+        n = *(const volatile uint32_t *) from;
+        for (uint32_t i = blockIdx.x * blockDim.x + threadIdx.x; i < n;
+             i += gridDim.x * blockDim.x) {
+                uint4 v;
+
+                asm volatile("ld.volatile.global.v4.u32 {%0,%1,%2,%3}, [%4];"
+                             : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                             : "l"(from + i));
+                __stcg(to + i, v);
+        }
+}
+
+int warm_cuda_stage(void *d_to, const void *mapped_from, uint32_t words_max, bool overlap,
+                    cudaStream_t stream) {
+        uint32_t blocks = (words_max + THREADS - 1) / THREADS;
+
+        return warm_launch(stage, dim3(blocks < 64 ? blocks : 64), dim3(THREADS), 0, stream,
+                           overlap, (uint4 *) d_to, (const uint4 *) mapped_from);
+}
+
+/* One value of a matrix, not rounded to binary16 after its scale. */
+static __device__ float element(const struct warm_cuda_matrix &m, uint32_t row, uint32_t k) {
+        uint32_t tile = row / 16, g = row % 8, r8 = row % 16 / 8, step = k % 64 / 16, t = k % 8 / 2,
+                 high = k % 16 / 8, e = k % 2, lane = g * 4 + t, f = m.format;
+        const uint8_t *unit =
+                m.d_data + (((uint64_t) (tile / 8) * m.k_units + k / 64) * 8 + tile % 8) *
+                                   warm_unit_bytes((int) f);
+        const uint8_t *scales = unit + warm_unit_plane_bytes((int) f);
+        const __half *s;
+        uint32_t q;
+
+        if (f == WARM_CUDA_F16)
+                return __half2float(*(const __half *) (unit + step * 512 + lane * 16 +
+                                                       (high * 2 + r8) * 4 + e * 2)) /
+                       (1 << WARM_CUDA_EXPONENT_FLOAT);
+        if (f == WARM_CUDA_Q8) {
+                q = unit[step / 2 * 512 + lane * 16 + step % 2 * 8 + high * 4 + r8 * 2 + e];
+                s = (const __half *) (scales + g * 8 + step / 2 * 4 + r8 * 2);
+                return __half2float(*s) * ((float) q - 128) / (1 << WARM_CUDA_EXPONENT_QUANT);
+        }
+        q = unit[lane * 16 + step * 4 + e * 2 + r8] >> high * 4 & 15;
+        if (f == WARM_CUDA_Q5 || f == WARM_CUDA_Q5M)
+                q |= (*(const uint16_t *) (unit + 512 + lane * 4 + r8 * 2) >>
+                              (step * 4 + high * 2 + e) &
+                      1)
+                     << 4;
+        if (f == WARM_CUDA_Q6)
+                q |= (unit[512 + lane * 8 + step * 2 + r8] >> (high * 4 + e * 2) & 3) << 4;
+        if (f == WARM_CUDA_Q4M || f == WARM_CUDA_Q5M) {
+                s = (const __half *) (scales + g * 16 + step / 2 * 8 + r8 * 2);
+                return (__half2float(s[0]) * (float) q - __half2float(s[2])) /
+                       (1 << WARM_CUDA_EXPONENT_QUANT);
+        }
+        s = (const __half *) (scales +
+                              (f == WARM_CUDA_Q6 ? g * 16 + step * 4 : g * 8 + step / 2 * 4) +
+                              r8 * 2);
+        return __half2float(*s) *
+               ((float) q - (f == WARM_CUDA_Q4   ? 8
+                             : f == WARM_CUDA_Q5 ? 16
+                                                 : 32)) /
+               (1 << WARM_CUDA_EXPONENT_QUANT);
+}
+
+/* Block: 16 tiles of 16 columns of one row. */
+static __global__ void embed(const __grid_constant__ struct warm_cuda_embed e) {
+        uint32_t row = blockIdx.y, k = blockIdx.x * THREADS + threadIdx.x;
+        float v = 0, square;
+
+        warm_let_next_start();
+        warm_wait_for_before();
+        if (row >= *(const volatile uint32_t *) e.d_n_rows)
+                return;
+        if (k < e.dim) {
+                v = __fmul_rn(element(e.embedding, (uint32_t) e.d_rows[row].token, k),
+                              e.embedding_scale);
+                __stcg(&e.d_x[(uint64_t) row * e.dim + k], v);
+                warm_cuda_act_set(e.out, row, k, __fmul_rn(v, e.d_norm[k]));
+        }
+        square = __fmul_rn(v, v);
+        for (int o = 1; o < 16; o <<= 1)
+                square = __fadd_rn(square, __shfl_xor_sync(~0U, square, o));
+        if (k % 16 == 0 && k < e.dim)
+                __stcg(&e.d_squares[(uint64_t) (k / 16) * e.squares_ld + row], square);
+}
+
+int warm_cuda_embed_rows(const struct warm_cuda_embed *e, cudaStream_t stream) {
+        return warm_launch(embed, dim3((e->dim + THREADS - 1) / THREADS, e->n_rows_max),
+                           dim3(THREADS), 0, stream, e->overlap, *e);
+}
+
+static __global__ void turns(const double *frequencies, uint32_t n_pairs, float factor,
+                             const struct warm_cuda_row *rows, const uint32_t *n_rows, float *to) {
+        uint32_t i = blockIdx.x * blockDim.x + threadIdx.x, row = i / n_pairs;
+        double s, c;
+
+        warm_let_next_start();
+        warm_wait_for_before();
+        if (row >= *(const volatile uint32_t *) n_rows)
+                return;
+        sincos(rows[row].position * frequencies[i % n_pairs], &s, &c);
+        to[2 * i] = __fmul_rn((float) c, factor);
+        to[2 * i + 1] = __fmul_rn((float) s, factor);
+}
+
+int warm_cuda_turns(const double *d_frequencies, uint32_t n_pairs, float factor,
+                    const struct warm_cuda_row *d_rows, const uint32_t *d_n_rows,
+                    uint32_t n_rows_max, float *d_turns, bool overlap, cudaStream_t stream) {
+        if (n_pairs == 0)
+                return 0;
+        return warm_launch(turns, dim3((n_rows_max * n_pairs + 63) / 64), dim3(64), 0, stream,
+                           overlap, d_frequencies, n_pairs, factor, d_rows, d_n_rows, d_turns);
+}
+
+/* A warp a row. */
+static __global__ void row_scales(const float *squares, uint32_t ld, uint32_t dim, float epsilon,
+                                  const uint32_t *n_rows, float *to) {
+        uint32_t row = blockIdx.x * 8 + threadIdx.x / 32;
+        float s;
+
+        warm_let_next_start();
+        warm_wait_for_before();
+        if (row >= *(const volatile uint32_t *) n_rows)
+                return;
+        s = warm_row_scale(squares, (dim + 15) / 16, ld, row, dim, epsilon);
+        if (threadIdx.x % 32 == 0)
+                __stcg(&to[row], s);
+}
+
+int warm_cuda_row_scales(const float *d_squares, uint32_t squares_ld, uint32_t dim, float epsilon,
+                         const uint32_t *d_n_rows, uint32_t n_rows_max, float *d_scales,
+                         bool overlap, cudaStream_t stream) {
+        return warm_launch(row_scales, dim3((n_rows_max + 7) / 8), dim3(256), 0, stream, overlap,
+                           d_squares, squares_ld, dim, epsilon, d_n_rows, d_scales);
+}
+
+static __global__ void gather(struct warm_cuda_acts in, const float *squares, uint32_t ld,
+                              uint32_t dim, const uint32_t *wanted, const uint32_t *n,
+                              struct warm_cuda_acts out, float *squares_out, uint32_t ld_out) {
+        uint32_t i = blockIdx.y, row, k = blockIdx.x * THREADS + threadIdx.x;
+
+        warm_let_next_start();
+        warm_wait_for_before();
+        if (i >= *(const volatile uint32_t *) n)
+                return;
+        row = wanted[i];
+        if (k < dim)
+                out.d_values[warm_cuda_act_index(out, i, k)] =
+                        __ldcg(&in.d_values[warm_cuda_act_index(in, row, k)]);
+        if (k < (dim + 15) / 16)
+                squares_out[(uint64_t) k * ld_out + i] = __ldcg(&squares[(uint64_t) k * ld + row]);
+}
+
+int warm_cuda_gather(const struct warm_cuda_acts *in, const float *d_squares, uint32_t squares_ld,
+                     uint32_t dim, const uint32_t *d_wanted, const uint32_t *d_n, uint32_t n_max,
+                     struct warm_cuda_acts *out, float *d_squares_out, uint32_t squares_out_ld,
+                     bool overlap, cudaStream_t stream) {
+        return warm_launch(gather, dim3((dim + THREADS - 1) / THREADS, n_max), dim3(THREADS), 0,
+                           stream, overlap, *in, d_squares, squares_ld, dim, d_wanted, d_n, *out,
+                           d_squares_out, squares_out_ld);
+}
+
+static __global__ void done(const uint64_t *ticket, uint64_t *to) {
+        warm_wait_for_before();
+        __threadfence_system();
+        *(volatile uint64_t *) to = *(const volatile uint64_t *) ticket;
+}
+
+int warm_cuda_done(const uint64_t *d_ticket, uint64_t *mapped_done, bool overlap,
+                   cudaStream_t stream) {
+        return warm_launch(done, dim3(1), dim3(1), 0, stream, overlap, d_ticket, mapped_done);
+}

@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The CUDA backend on the tiny models, held against the CPU backend and against itself.
+ *
+ * Tolerance against the CPU: the CPU rounds activations to int8 by 32 columns where weights are quantized, the GPU to
+ * binary16; the logits' rms difference is held to a few percent of their own rms. Against itself: the same bits in
+ * any cut, alone or beside others.
+ */
+#include <errno.h>
+#include <math.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../runner.h"
+
+#define TOKENS 200U
+
+static int failures;
+
+static void report(bool ok, const char *what, const char *detail) {
+        printf("%s - %s: %s\n", ok ? "ok" : "not ok", what, detail);
+        fflush(stdout);
+        failures += !ok;
+}
+
+static struct warm_backend *gpu(void) {
+        struct warm_backend_config config = { .device = -1 };
+        struct warm_backend *b = NULL;
+        char *why = NULL;
+        int r = warm_cuda_backend_new(&config, &b, &why);
+
+        if (r) {
+                printf("skipped: %s\n", why ? why : strerror(-r));
+                free(why);
+                exit(77);
+        }
+        return b;
+}
+
+static void submit(struct runner *r, const struct warm_step *step) {
+        uint64_t ticket;
+        int e = warm_step_submit(r->backend, r->weights, step, &ticket);
+
+        while (e == 0 && (e = warm_step_poll(r->backend, ticket)) == WARM_BACKEND_E_PENDING) {
+                struct pollfd fd = { .fd = warm_backend_event_fd(r->backend), .events = POLLIN };
+
+                e = 0;
+                poll(&fd, 1, 1000);
+        }
+        if (e) {
+                printf("a step ended with %d: %s\n", e, warm_backend_fault(r->backend));
+                exit(1);
+        }
+}
+
+/* Tokens [begin, end) as one step, logits of each wanted; logits NULL: nothing wanted. */
+static void step(struct runner *r, const int32_t *tokens, uint32_t begin, uint32_t end,
+                 float *logits) {
+        static struct warm_row rows[WARM_STEP_ROWS_MAX];
+        static struct warm_result results[WARM_STEP_ROWS_MAX];
+        struct warm_step s = {
+                .sequences = &r->sequence, .n_sequences = 1, .rows = rows, .n_rows = end - begin
+        };
+
+        for (uint32_t i = begin; i < end; i++) {
+                rows[i - begin] = runner_row(tokens[i], i);
+                if (logits) {
+                        results[i - begin].logits = logits + (uint64_t) i * r->n_vocab;
+                        rows[i - begin].want = WARM_WANT_LOGITS;
+                        rows[i - begin].result = &results[i - begin];
+                }
+        }
+        submit(r, &s);
+}
+
+static void test_shape(const struct tiny_shape *shape, enum warm_type kv_type) {
+        struct tiny *t = tiny_new(shape, 7);
+        uint64_t seed = 5, bytes = (uint64_t) TOKENS * shape->n_vocab * sizeof(float);
+        uint32_t n = shape->n_context < TOKENS ? shape->n_context : TOKENS;
+        float *logits[5];
+        int32_t tokens[TOKENS];
+        double error = 0, mass = 0;
+        uint32_t same_top = 0;
+        struct runner cpu, cuda;
+        char detail[200];
+        bool same = true;
+
+        for (int i = 0; i < 5; i++)
+                logits[i] = calloc(1, bytes);
+        for (uint32_t i = 0; i < n; i++)
+                tokens[i] = (int32_t) (tiny_random_bits(&seed) % shape->n_vocab);
+        runner_init(&cpu, &t->plan, _WARM_ISA_N, 1, kv_type, 3);
+        runner_step(&cpu, tokens, 0, n, logits[0]);
+        runner_deinit(&cpu);
+        for (int way = 1; way < 5; way++) {
+                runner_init_on(&cuda, gpu(), &t->plan, kv_type, (uint64_t) way);
+                for (uint32_t at = 0, end; at < n; at = end) {
+                        end = way == 1   ? n
+                              : way == 2 ? at + 1
+                                         : at + 1 + (uint32_t) (tiny_random_bits(&seed) % 90);
+                        end = end > n ? n : end;
+                        step(&cuda, tokens, at, end, logits[way]);
+                }
+                runner_deinit(&cuda);
+                same = same && memcmp(logits[1], logits[way],
+                                      (uint64_t) n * shape->n_vocab * sizeof(float)) == 0;
+        }
+        for (uint32_t i = 0; i < n; i++) {
+                uint32_t best[2] = { 0, 0 };
+
+                for (uint32_t v = 0; v < shape->n_vocab; v++) {
+                        uint64_t at = (uint64_t) i * shape->n_vocab + v;
+
+                        error += pow(logits[0][at] - logits[1][at], 2);
+                        mass += pow(logits[0][at], 2);
+                        for (int k = 0; k < 2; k++)
+                                if (logits[k][at] >
+                                    logits[k][(uint64_t) i * shape->n_vocab + best[k]])
+                                        best[k] = v;
+                }
+                same_top += best[0] == best[1];
+        }
+        snprintf(detail, sizeof(detail),
+                 "%s, KV %s: rms difference %.4f of the logits', top-1 the same %u of %u",
+                 shape->name, warm_type_info(kv_type)->name, sqrt(error / mass), same_top, n);
+        report(sqrt(error / mass) < 0.05, "logits are the CPU's", detail);
+        report(same, "whole, one by one and in random cuts: the same bits", shape->name);
+        for (int i = 0; i < 5; i++)
+                free(logits[i]);
+        tiny_free(t);
+}
+
+/* Many sequences side by side get what each gets alone; sampling and top-n through the whole way. */
+static void test_batch(const struct tiny_shape *shape) {
+        enum { N = 24, LENGTH = 20, DECODE = 12 };
+        struct tiny *t = tiny_new(shape, 9);
+        struct warm_step_sequence sequences[N];
+        struct warm_row rows[N];
+        struct warm_result results[N];
+        struct warm_sampling sampling = {
+                .temperature = 0.8f, .top_p = 0.95f, .top_k = 40, .seed = 11
+        };
+        static struct warm_result alone[N][DECODE], together[N][DECODE];
+        int32_t prompts[N][LENGTH];
+        uint64_t seed = 77;
+        struct runner r;
+        bool same = true;
+
+        for (uint32_t i = 0; i < N; i++)
+                for (uint32_t j = 0; j < LENGTH; j++)
+                        prompts[i][j] = (int32_t) (tiny_random_bits(&seed) % shape->n_vocab);
+        for (int way = 0; way < 2; way++) {
+                struct warm_result(*to)[DECODE] = way ? together : alone;
+
+                runner_init_on(&r, gpu(), &t->plan, WARM_TYPE_F16, 3);
+                for (uint32_t i = 0; i < N; i++) {
+                        sequences[i] = r.sequence;
+                        for (uint32_t g = 0; g < t->plan.n_groups; g++)
+                                sequences[i].blocks[g] = r.table[g] + i * 3; /* three blocks each */
+                        sequences[i].n_blocks = 3;
+                }
+                for (uint32_t pos = 0; pos < LENGTH + DECODE; pos++)
+                        for (uint32_t i = 0; i < N; i += way ? N : 1) {
+                                uint32_t n = way ? N : 1;
+                                struct warm_step s = { .sequences = sequences,
+                                                       .n_sequences = N,
+                                                       .rows = rows,
+                                                       .n_rows = n };
+
+                                for (uint32_t k = 0; k < n; k++) {
+                                        uint32_t q = i + k;
+
+                                        rows[k] =
+                                                runner_row(pos < LENGTH ? prompts[q][pos]
+                                                                        : to[q][pos - LENGTH].token,
+                                                           pos);
+                                        rows[k].sequence = (uint16_t) q;
+                                        rows[k].want =
+                                                pos + 1 >= LENGTH && pos + 1 < LENGTH + DECODE
+                                                        ? WARM_WANT_TOKEN | WARM_WANT_TOP
+                                                        : 0;
+                                        rows[k].n_top = 5;
+                                        rows[k].sampling = &sampling;
+                                        rows[k].result = &results[k];
+                                        memset(&results[k], 0, sizeof(results[k]));
+                                }
+                                submit(&r, &s);
+                                for (uint32_t k = 0;
+                                     k < n && pos + 1 >= LENGTH && pos + 1 < LENGTH + DECODE; k++)
+                                        to[i + k][pos + 1 - LENGTH] = results[k];
+                        }
+                runner_deinit(&r);
+        }
+        same = memcmp(alone, together, sizeof(alone)) == 0;
+        report(same && alone[0][0].n_top == 5, "24 sequences side by side get what each gets alone",
+               shape->name);
+        tiny_free(t);
+}
+
+int main(void) {
+        warm_backend_free(gpu());
+        for (const struct tiny_shape *s = tiny_shapes; s->name; s++) {
+                test_shape(s, WARM_TYPE_F16);
+                if (s == tiny_shapes)
+                        test_shape(s, WARM_TYPE_BF16);
+        }
+        test_batch(&tiny_shapes[0]);
+        test_batch(&tiny_shapes[2]);
+        return failures != 0;
+}
