@@ -208,6 +208,7 @@ static int start_engine(struct service *s) {
         struct warm_backend *backend = NULL;
         int r = open_models(s);
 
+        warm_loading_init(&s->loading, stderr);
         makers.load_progress = warm_loading_show;
         makers.load_userdata = &s->loading;
         if (r == 0)
