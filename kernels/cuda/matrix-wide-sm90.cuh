@@ -7,6 +7,11 @@
  * memory; the other two multiply 64 matrix rows each, turning weights into fragments while the tensor cores work on the
  * fragments before. Sums are those of matrix.h: with segments, a second set of accumulators holds the sum of the
  * segments before.
+ *
+ * Two blocks are a cluster: they have the same rows of the step, and each copies half of them into both. Alone, each
+ * would read 48 KiB for 64 columns of F16, more than the L2 cache gives; clusters of four leave multiprocessors idle
+ * (H200: 612 TFLOP/s over the 7B models' products with two, 587 with four). Blocks tell each other what is free
+ * without .release: nothing was written, and the fence it brings cost half of the time.
  */
 #pragma once
 
@@ -14,6 +19,7 @@
 #include "format.cuh"
 #include "launch.cuh"
 
+#define CLUSTER      2U
 #define SHARED_MAX   (226U * 1024)
 #define STAGES_MAX   8U
 #define THREADS      384U
@@ -40,10 +46,6 @@ static __device__ __forceinline__ void barrier_expect(uint64_t *b, uint32_t byte
                      : "memory");
 }
 
-static __device__ __forceinline__ void barrier_arrive(uint64_t *b) {
-        asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(at_shared(b)) : "memory");
-}
-
 static __device__ __forceinline__ void barrier_wait(uint64_t *b, uint32_t parity) {
         asm volatile("{\n.reg .pred p;\nWAIT_%=:\n"
                      "mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1;\n"
@@ -52,11 +54,33 @@ static __device__ __forceinline__ void barrier_wait(uint64_t *b, uint32_t parity
                      : "memory");
 }
 
+/* Arrive at the same barrier of another block of the cluster. */
+static __device__ __forceinline__ void barrier_arrive_at(uint64_t *b, uint32_t rank) {
+        asm volatile("{\n.reg .b32 there;\nmapa.shared::cluster.u32 there, %0, %1;\n"
+                     "mbarrier.arrive.shared::cluster.b64 _, [there];\n}" ::"r"(at_shared(b)),
+                     "r"(rank)
+                     : "memory");
+}
+
+static __device__ __forceinline__ void cluster_meet() {
+        asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;" ::: "memory");
+}
+
 static __device__ __forceinline__ void copy_bulk(void *to, const void *from, uint32_t bytes,
                                                  uint64_t *b) {
         asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], "
                      "[%1], %2, [%3];" ::"r"(at_shared(to)),
                      "l"(from), "r"(bytes), "r"(at_shared(b))
+                     : "memory");
+}
+
+/* Copy into the same place of both blocks; each one's barrier hears of it. */
+static __device__ __forceinline__ void copy_bulk_to_all(void *to, const void *from, uint32_t bytes,
+                                                        uint64_t *b) {
+        asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::"
+                     "cluster "
+                     "[%0], [%1], %2, [%3], %4;" ::"r"(at_shared(to)),
+                     "l"(from), "r"(bytes), "r"(at_shared(b)), "h"((uint16_t) ((1U << CLUSTER) - 1))
                      : "memory");
 }
 
@@ -105,38 +129,46 @@ static __device__ __forceinline__ void wgmma(float *c, const uint32_t *a, uint64
                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));
 }
 
-struct tile_shape {
+/* The tiles of a product; a cluster has two, one below the other. */
+struct layout {
         uint32_t n_rows;   /* of the step */
         uint32_t n_tokens; /* tiles along the step's rows */
-        uint32_t n_tiles;
+        uint32_t n_down;   /* tiles along the matrix */
+        uint32_t n_all;    /* pairs of tiles */
+        uint32_t rank;     /* of this block in its cluster */
 };
 
 template <int TOKENS>
-static __device__ __forceinline__ tile_shape shape_of(const struct warm_cuda_product &p) {
-        tile_shape s;
+static __device__ __forceinline__ layout layout_of(const struct warm_cuda_product &p) {
+        layout l;
 
-        s.n_rows = *(volatile const uint32_t *) p.d_n_rows;
-        s.n_tokens = (s.n_rows + TOKENS - 1) / TOKENS;
-        s.n_tiles = s.n_tokens * ((p.matrix.n_rows + 127) / 128);
-        return s;
+        l.n_rows = *(volatile const uint32_t *) p.d_n_rows;
+        l.n_tokens = (l.n_rows + TOKENS - 1) / TOKENS;
+        l.n_down = (p.matrix.n_rows + 127) / 128;
+        l.n_all = l.n_tokens * ((l.n_down + CLUSTER - 1) / CLUSTER);
+        l.rank = blockIdx.x % CLUSTER;
+        return l;
 }
 
-/* The copying thread. */
+/* The copying thread. What lies beyond the matrix is not looked at: its last tile stands in. */
 template <int F, int TOKENS>
-static __device__ void produce(const struct warm_cuda_product &p, uint8_t *stages, uint64_t *full,
-                               uint64_t *empty, uint32_t n_stages) {
-        constexpr uint32_t a_bytes = 8 * warm_unit_bytes(F), b_bytes = TOKENS * 128;
-        tile_shape s;
+static __device__ void produce(const struct warm_cuda_product &p, const layout &l, uint8_t *stages,
+                               uint64_t *full, uint64_t *empty, uint32_t n_stages) {
+        constexpr uint32_t a_bytes = 8 * warm_unit_bytes(F), b_bytes = TOKENS * 128,
+                           part = b_bytes / CLUSTER;
+        const uint64_t b_tile = (uint64_t) p.matrix.k_units * B_TILE_BYTES;
+        const uint32_t at = l.rank * part;
         uint32_t stage = 0, parity = 1;
 
-        warm_wait_for_before();
-        s = shape_of<TOKENS>(p);
-        for (uint32_t tile = blockIdx.x; tile < s.n_tiles; tile += gridDim.x) {
-                const uint8_t *a = p.matrix.d_data +
-                                   (uint64_t) (tile / s.n_tokens) * p.matrix.k_units * a_bytes;
-                uint64_t b_tile = (uint64_t) p.matrix.k_units * B_TILE_BYTES;
-                const uint8_t *b = (const uint8_t *) p.in.d_values +
-                                   (uint64_t) (tile % s.n_tokens) * (TOKENS / 128) * b_tile;
+        for (uint32_t i = blockIdx.x / CLUSTER; i < l.n_all; i += gridDim.x / CLUSTER) {
+                uint32_t row = i / l.n_tokens * CLUSTER + l.rank, token = i % l.n_tokens;
+                const uint8_t *a =
+                        p.matrix.d_data + (uint64_t) (row < l.n_down ? row : l.n_down - 1) *
+                                                  p.matrix.k_units * a_bytes;
+                const uint8_t *b =
+                        (const uint8_t *) p.in.d_values +
+                        ((uint64_t) token * (TOKENS / 128) + at / B_TILE_BYTES) * b_tile +
+                        at % B_TILE_BYTES;
 
                 for (uint32_t k = 0; k < p.matrix.k_units; k++) {
                         uint8_t *to = stages + stage * stage_bytes<F, TOKENS>();
@@ -144,10 +176,8 @@ static __device__ void produce(const struct warm_cuda_product &p, uint8_t *stage
                         barrier_wait(&empty[stage], parity);
                         barrier_expect(&full[stage], a_bytes + b_bytes);
                         copy_bulk(to + b_bytes, a + (uint64_t) k * a_bytes, a_bytes, &full[stage]);
-                        for (uint32_t h = 0; h < TOKENS / 128; h++)
-                                copy_bulk(to + h * B_TILE_BYTES,
-                                          b + h * b_tile + (uint64_t) k * B_TILE_BYTES,
-                                          B_TILE_BYTES, &full[stage]);
+                        copy_bulk_to_all(to + at, b + (uint64_t) k * B_TILE_BYTES, part,
+                                         &full[stage]);
                         if (++stage == n_stages) {
                                 stage = 0;
                                 parity ^= 1;
@@ -188,8 +218,8 @@ static __device__ __forceinline__ void multiply_stage(const cursor &at, uint32_t
 }
 
 static __device__ __forceinline__ void release(cursor &at, uint32_t lane) {
-        if (lane == 0)
-                barrier_arrive(&at.empty[at.stage]);
+        if (lane < CLUSTER)
+                barrier_arrive_at(&at.empty[at.stage], lane);
 }
 
 static __device__ __forceinline__ void advance(cursor &at) {
@@ -243,22 +273,95 @@ static __device__ __forceinline__ void finish(const struct warm_cuda_product &p,
                          __shfl_sync(~0U, h.scales[j / 4], from + 1), c);
 }
 
+/* Where (row, column k) of activations lies; rows 8 on lie 512 values on. */
+static __device__ __forceinline__ uint16_t *place_of(const struct warm_cuda_acts &a, uint32_t row,
+                                                     uint32_t k) {
+        return a.d_values +
+               (((uint64_t) (row / 128) * (a.k_padded / 64) + k / 64) * 128 + row % 128) * 64 +
+               ((k / 8 % 8) ^ (row % 8)) * 8 + k % 8;
+}
+
+/* As warm_put_residual(), for 128 rows of the step. */
 static __device__ __forceinline__ void put_residual(const struct warm_cuda_product &p,
                                                     const hand &h, float *c) {
-        /* x of eight fragments first: one latency, and registers for it. */
-#pragma unroll
-        for (int half = 0; half < 16; half += 8) {
-                float x[8][4];
+        const uint32_t m = h.tile * 16 + h.g, dim = p.matrix.n_rows;
+        const bool there[2] = { m < dim, m + 8 < dim };
+        float *x = p.d_x + (uint64_t) h.token * dim + m,
+              *squares = p.d_squares_out + (uint64_t) h.tile * p.squares_ld + h.token;
+        const float norms[2] = { there[0] ? __ldg(&p.d_next_norm[m]) : 0,
+                                 there[1] ? __ldg(&p.d_next_norm[m + 8]) : 0 };
+        uint16_t *to[4];
 
 #pragma unroll
-                for (int j = 0; j < 8; j++)
-                        warm_get_x(p, h.tile, h.g, h.token + (half + j) * 8, h.n, x[j]);
+        for (int i = 0; i < 4; i++)
+                to[i] = place_of(p.out, h.token + i % 2, m + i / 2 * 8);
+                /* x of some fragments first: one latency, and registers for it. */
 #pragma unroll
-                for (int j = 0; j < 8; j++) {
-                        finish(p, h, half + j, &c[(half + j) * 4]);
-                        warm_put_residual(p, h.tile, h.g, h.token + (half + j) * 8, h.n,
-                                          &c[(half + j) * 4], x[j]);
+        for (int part = 0; part < 16; part += 4) {
+                float old[4][4];
+
+#pragma unroll
+                for (int j = 0; j < 4; j++)
+#pragma unroll
+                        for (int i = 0; i < 4; i++)
+                                old[j][i] =
+                                        there[i / 2] && h.token + (part + j) * 8 + i % 2 < h.n
+                                                ? __ldcg(x +
+                                                         (uint64_t) ((part + j) * 8 + i % 2) * dim +
+                                                         i / 2 * 8)
+                                                : 0;
+#pragma unroll
+                for (int j = 0; j < 4; j++) {
+                        const uint32_t row = h.token + (part + j) * 8;
+                        float *y = &c[(part + j) * 4], s[4];
+
+                        finish(p, h, part + j, y);
+#pragma unroll
+                        for (int i = 0; i < 4; i++) {
+                                float v = __fadd_rn(old[j][i],
+                                                    p.residual_scale == 1
+                                                            ? y[i]
+                                                            : __fmul_rn(y[i], p.residual_scale));
+
+                                s[i] = 0;
+                                if (!there[i / 2] || row + i % 2 >= h.n)
+                                        continue;
+                                __stcg(x + (uint64_t) ((part + j) * 8 + i % 2) * dim + i / 2 * 8,
+                                       v);
+                                to[i][(part + j) * 512] =
+                                        warm_cuda_act_value(__fmul_rn(v, norms[i / 2]));
+                                s[i] = __fmul_rn(v, v);
+                        }
+#pragma unroll
+                        for (int i = 0; i < 2; i++) {
+                                s[i] = __fadd_rn(s[i], s[i + 2]);
+#pragma unroll
+                                for (int o = 4; o < 32; o <<= 1)
+                                        s[i] = __fadd_rn(s[i], __shfl_xor_sync(~0U, s[i], o));
+                                if (h.g == 0 && row + i < h.n)
+                                        __stcg(squares + (part + j) * 8 + i, s[i]);
+                        }
                 }
+        }
+}
+
+/* As warm_put_gated(), with silu. */
+static __device__ __forceinline__ void put_gated(const struct warm_cuda_product &p, const hand &h,
+                                                 float *c) {
+        const uint32_t k = h.tile * 8 + h.g;
+        const bool there = k < p.matrix.n_rows / 2;
+        uint16_t *to[2] = { place_of(p.out, h.token, k), place_of(p.out, h.token + 1, k) };
+
+#pragma unroll
+        for (int j = 0; j < 16; j++) {
+                float *y = &c[j * 4];
+
+                finish(p, h, j, y);
+#pragma unroll
+                for (int i = 0; i < 2; i++)
+                        if (there && h.token + j * 8 + i < h.n)
+                                to[i][j * 512] = warm_cuda_act_value(__fmul_rn(
+                                        warm_activate(WARM_ACTIVATION_SILU, y[i]), y[i + 2]));
         }
 }
 
@@ -292,12 +395,9 @@ static __device__ __forceinline__ void put_all(const struct warm_cuda_product &p
         }
         if (TOKENS == 128 && p.epilogue == WARM_CUDA_RESIDUAL) {
                 put_residual(p, h, c);
-        } else if (TOKENS == 256 && p.epilogue == WARM_CUDA_GATED) {
-#pragma unroll
-                for (int j = 0; j < 16; j++) {
-                        finish(p, h, j, &c[j * 4]);
-                        warm_put_gated(p, h.tile, h.g, h.token + j * 8, n, &c[j * 4]);
-                }
+        } else if (TOKENS == 256 && p.epilogue == WARM_CUDA_GATED &&
+                   p.activation == WARM_ACTIVATION_SILU) {
+                put_gated(p, h, c);
         } else {
 #pragma unroll
                 for (int j = 0; j < 16; j++) {
@@ -337,47 +437,54 @@ static __global__ void __launch_bounds__(THREADS, 1)
         extern __shared__ __align__(1024) uint8_t shared[];
         __shared__ uint64_t full[STAGES_MAX], empty[STAGES_MAX];
         uint32_t group = threadIdx.x / 128, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+        layout l;
 
         warm_let_next_start();
+        warm_wait_for_before();
+        l = layout_of<TOKENS>(p);
         if (threadIdx.x == 0) {
                 for (uint32_t i = 0; i < n_stages; i++) {
                         barrier_init(&full[i], 1);
-                        barrier_init(&empty[i], 8);
+                        barrier_init(&empty[i], 8 * CLUSTER);
                 }
                 asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
         }
         __syncthreads();
+        cluster_meet();
         if (group == 0) {
                 asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
                 if (threadIdx.x == 0)
-                        produce<F, TOKENS>(p, shared, full, empty, n_stages);
+                        produce<F, TOKENS>(p, l, shared, full, empty, n_stages);
         } else {
                 asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
                 cursor at = { shared, full, empty, n_stages, 0, 0 };
-                tile_shape s;
 
-                warm_wait_for_before();
-                s = shape_of<TOKENS>(p);
-                for (uint32_t tile = blockIdx.x; tile < s.n_tiles; tile += gridDim.x) {
-                        uint32_t row_tile = tile / s.n_tokens * 8 + warp - 4,
-                                 token = tile % s.n_tokens * TOKENS;
+                for (uint32_t i = blockIdx.x / CLUSTER; i < l.n_all; i += gridDim.x / CLUSTER) {
+                        uint32_t row = i / l.n_tokens * CLUSTER + l.rank,
+                                 token = i % l.n_tokens * TOKENS;
+                        uint32_t n = row < l.n_down ? l.n_rows
+                                                    : 0; /* beyond the matrix: nothing to hand on */
+                        uint32_t row_tile = row * 8 + warp - 4;
 
                         if (TOKENS == 128) {
                                 float sum[64];
 
                                 multiply_segments<F>(p, at, warp - 4, lane, sum);
-                                put_all<TOKENS>(p, row_tile, token, s.n_rows, sum);
+                                if (token < n)
+                                        put_all<TOKENS>(p, row_tile, token, n, sum);
                         } else {
                                 float c[TOKENS / 128][64];
 
                                 multiply_units<F, TOKENS>(at, warp - 4, lane, p.matrix.k_units, c);
 #pragma unroll
                                 for (int h = 0; h < TOKENS / 128; h++)
-                                        put_all<TOKENS>(p, row_tile, token + h * 128, s.n_rows,
-                                                        c[h]);
+                                        if (token + h * 128 < n)
+                                                put_all<TOKENS>(p, row_tile, token + h * 128, n,
+                                                                c[h]);
                         }
                 }
         }
+        cluster_meet(); /* nobody leaves while others may still reach into it */
 }
 
 #else
@@ -391,18 +498,41 @@ static __global__ void multiply_wide(const __grid_constant__ struct warm_cuda_pr
 template <int F, int TOKENS>
 static int launch(const struct warm_cuda_product *p, uint32_t n_sms, cudaStream_t stream) {
         constexpr uint32_t bytes = stage_bytes<F, TOKENS>();
-        uint32_t n_stages = SHARED_MAX / bytes;
-        uint32_t n_tiles = (p->matrix.n_rows + 127) / 128 * ((p->n_rows_max + TOKENS - 1) / TOKENS);
+        constexpr uint32_t n_stages =
+                SHARED_MAX / bytes > STAGES_MAX ? STAGES_MAX : SHARED_MAX / bytes;
+        static int n_clusters; /* that run at once; asked once */
+        uint32_t n_tiles = (p->n_rows_max + TOKENS - 1) / TOKENS *
+                           (((p->matrix.n_rows + 127) / 128 + CLUSTER - 1) / CLUSTER);
+        uint32_t n;
+        cudaLaunchAttribute attributes[2] = {};
+        cudaLaunchConfig_t config = {};
         cudaError_t r;
 
-        n_stages = n_stages > STAGES_MAX ? STAGES_MAX : n_stages;
-        r = cudaFuncSetAttribute(multiply_wide<F, TOKENS>,
-                                 cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                 (int) (n_stages * bytes));
-        if (r)
-                return (int) r;
-        return warm_launch(multiply_wide<F, TOKENS>, dim3(n_tiles < n_sms ? n_tiles : n_sms),
-                           dim3(THREADS), n_stages * bytes, stream, p->overlap, *p, n_stages);
+        attributes[0].id = cudaLaunchAttributeClusterDimension;
+        attributes[0].val.clusterDim.x = CLUSTER;
+        attributes[0].val.clusterDim.y = attributes[0].val.clusterDim.z = 1;
+        attributes[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+        attributes[1].val.programmaticStreamSerializationAllowed = 1;
+        config.gridDim = dim3(CLUSTER);
+        config.blockDim = dim3(THREADS);
+        config.dynamicSmemBytes = n_stages * bytes;
+        config.stream = stream;
+        config.attrs = attributes;
+        config.numAttrs = 1;
+        if (n_clusters == 0) {
+                r = cudaFuncSetAttribute(multiply_wide<F, TOKENS>,
+                                         cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                         (int) (n_stages * bytes));
+                if (r == cudaSuccess)
+                        r = cudaOccupancyMaxActiveClusters(&n_clusters, multiply_wide<F, TOKENS>,
+                                                           &config);
+                if (r)
+                        return (int) r;
+        }
+        n = n_clusters > 0 ? (uint32_t) n_clusters : n_sms / CLUSTER;
+        config.gridDim = dim3((n_tiles < n ? n_tiles : n) * CLUSTER);
+        config.numAttrs = p->overlap ? 2 : 1;
+        return (int) cudaLaunchKernelEx(&config, multiply_wide<F, TOKENS>, *p, n_stages);
 }
 
 template <int F>

@@ -172,7 +172,7 @@ static size_t act_index(const struct warm_cuda_acts &a, uint32_t row, uint32_t k
 }
 
 static size_t act_size(uint32_t n, uint32_t k_padded) {
-        return (size_t) (n > 64 ? (n + 127) / 128 * 128 : n8_of(n) * 8) * k_padded;
+        return (size_t) (n > 64 ? (n + 511) / 512 * 512 : n8_of(n) * 8) * k_padded;
 }
 
 static struct warm_cuda_acts acts_of(const std::vector<float> &x, uint32_t n, uint32_t cols) {
