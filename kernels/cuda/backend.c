@@ -157,8 +157,8 @@ static int cuda_submit(struct warm_backend *backend, struct warm_weights *w,
         return 0;
 }
 
-/* Results of a step that has ended. */
-static void collect(struct warm_cuda_backend *b) {
+/* Results of a step that has ended. @param on_time its end was waited for, not found */
+static void collect(struct warm_cuda_backend *b, bool on_time) {
         struct warm_cuda_pending *p = &b->pending;
         uint64_t took = now_ns() - p->submitted_ns;
         uint32_t n = 0;
@@ -181,13 +181,18 @@ static void collect(struct warm_cuda_backend *b) {
                         memcpy(row->result->top, a->top, a->n_top * sizeof(*a->top));
                 }
         }
-        *p->expected_ns = p->expected_ns == &b->wide_ns ? took / p->step->n_rows : took;
+        /* Seen on time, it took so long; found already done, it took less: wake up earlier next time. */
+        if (on_time)
+                *p->expected_ns = p->expected_ns == &b->wide_ns ? took / p->step->n_rows : took;
+        else
+                *p->expected_ns -= *p->expected_ns / 8;
         *p = (struct warm_cuda_pending){};
 }
 
 static int cuda_poll(struct warm_backend *backend, uint64_t ticket) {
         struct warm_cuda_backend *b = cuda(backend);
         uint64_t ignored, until;
+        bool on_time = false;
         cudaError_t e;
 
         if (b->lost)
@@ -195,13 +200,14 @@ static int cuda_poll(struct warm_backend *backend, uint64_t ticket) {
         if (!b->pending.weights || ticket < b->pending.ticket)
                 return 0;
         (void) !read(b->timer_fd, &ignored, sizeof(ignored)); /* EAGAIN: it has not run out */
-        until = now_ns() + SPIN_NS;
-        do {
+        for (until = now_ns() + SPIN_NS;; on_time = true) {
                 if (__atomic_load_n(b->done, __ATOMIC_ACQUIRE) >= ticket) {
-                        collect(b);
+                        collect(b, on_time);
                         return 0;
                 }
-        } while (now_ns() < until);
+                if (now_ns() >= until)
+                        break;
+        }
         e = cudaStreamQuery(b->stream);
         if (e != cudaSuccess && e != cudaErrorNotReady)
                 return warm_cuda_lost(b, (int) e, "a step");
