@@ -3,7 +3,6 @@
 #include <assert.h>
 #include <errno.h>
 #include <string.h>
-#include <xxhash.h>
 
 #include "gguf-internal.h"
 #include "why.h"
@@ -480,60 +479,6 @@ struct warm_gguf *warm_gguf_free(struct warm_gguf *g) {
         free(g->by_offset);
         free(g);
         return NULL;
-}
-
-static bool starts_with(struct warm_string s, const char *text) {
-        size_t n = strlen(text);
-
-        return s.n >= n && memcmp(s.data, text, n) == 0;
-}
-
-/* Names, licences and the like do not change what a model computes. */
-static bool is_description(const struct warm_gguf_key *key) {
-        return starts_with(key->name, "general.") &&
-               !warm_string_is(key->name, "general.architecture");
-}
-
-/* Read and hash piece by piece: what was just read is still in the cache. */
-static int load_and_hash(struct warm_gguf *g, const struct warm_gguf_tensor *t, XXH3_state_t *hash,
-                         char **ret_why) {
-        uint64_t start = g->data_offset + t->offset;
-
-        for (uint64_t at = 0; at < t->bytes;) {
-                uint64_t n = t->bytes - at < WARM_BYTES_CHUNK ? t->bytes - at : WARM_BYTES_CHUNK;
-                int e = warm_bytes_fill(&g->bytes, start + at + n, ret_why);
-
-                if (e < 0)
-                        return e;
-                XXH3_128bits_update(hash, t->data + at, n);
-                at += n;
-        }
-        return 0;
-}
-
-int warm_gguf_load(struct warm_gguf *g, uint8_t ret_hash[WARM_GGUF_HASH_BYTES], char **ret_why) {
-        XXH128_canonical_t canonical;
-        XXH3_state_t *hash = XXH3_createState();
-        int e = 0;
-
-        static_assert(sizeof canonical == WARM_GGUF_HASH_BYTES, "a hash is 16 bytes");
-        if (!hash)
-                return -ENOMEM;
-        XXH3_128bits_reset(hash);
-        for (uint32_t i = 0; i < g->n_keys; i++)
-                if (!is_description(&g->keys[i]))
-                        XXH3_128bits_update(hash, g->key_starts[i],
-                                            (size_t) (g->key_starts[i + 1] - g->key_starts[i]));
-        for (uint32_t i = 0; i < g->n_tensors && e == 0; i++) {
-                XXH3_128bits_update(hash, g->by_offset[i]->header, g->by_offset[i]->header_bytes);
-                e = load_and_hash(g, g->by_offset[i], hash, ret_why);
-        }
-        if (e == 0) {
-                XXH128_canonicalFromHash(&canonical, XXH3_128bits_digest(hash));
-                memcpy(ret_hash, &canonical, sizeof canonical);
-        }
-        XXH3_freeState(hash);
-        return e;
 }
 
 int warm_gguf_load_tensor(struct warm_gguf *g, const struct warm_gguf_tensor *tensor,

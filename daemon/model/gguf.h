@@ -109,7 +109,7 @@ struct warm_gguf *warm_gguf_free(struct warm_gguf *g);
 /*
  * Bring all tensors into memory and hash the model: XXH3_128 over each key that can change a result (all but
  * general.*, of which only general.architecture counts) as the file spells it, in the file's order; then over each
- * tensor, in the order of the data: its header up to the offset, and its bytes.
+ * tensor, in the order of the data: its header up to the offset, and the XXH3_128 of each MiB of its bytes.
  * What is not read yet is hashed right behind the read, so the data crosses the memory bus once.
  *
  * Return: 0; -ENOMEM; -EBADMSG: the file became shorter; else what read() failed with.
