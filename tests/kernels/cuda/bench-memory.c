@@ -163,7 +163,7 @@ static int bench(uint64_t bytes) {
 
 int main(int argc, char **argv) {
         if (cuda_setup() != 0) {
-                printf("no GPU\n");
+                printf("skipped: no GPU\n");
                 return 77;
         }
         return bench((argc > 1 ? (uint64_t) atoi(argv[1]) : 4) << 30);

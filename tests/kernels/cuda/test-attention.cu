@@ -125,9 +125,9 @@ static uint16_t round_to(enum warm_type type, float x) {
 
 static float value_of(enum warm_type type, uint16_t bits) {
         if (type == WARM_TYPE_F16) {
-                __half h;
+                __half_raw h;
 
-                memcpy(&h, &bits, 2);
+                h.x = bits;
                 return __half2float(h);
         }
         uint32_t u = (uint32_t) bits << 16;
@@ -773,7 +773,7 @@ int main(int argc, char **argv) {
         int n;
 
         if (cudaGetDeviceCount(&n) != cudaSuccess || n == 0) {
-                printf("no GPU here\n");
+                printf("skipped: no GPU\n");
                 return 77;
         }
         CHECK(cudaGetDeviceProperties(&p, 0));

@@ -95,7 +95,7 @@ static std::vector<uint8_t> random_rows(enum warm_type type, uint32_t rows, uint
                 case WARM_TYPE_Q4_K:
                 case WARM_TYPE_Q5_K:
                         put(p + 2, half(uniform() * 1e-3));
-                        /* fall through */
+                        [[fallthrough]];
                 default:
                         put(p, half(uniform() * 1e-3));
                 }

@@ -309,7 +309,7 @@ static bool twin_token_is(const struct twin &t, const struct bed &b, const struc
         std::vector<bool> banned(b.n_vocab, false);
         std::vector<double> weights;
         uint32_t first, last;
-        float shift;
+        float shift = 0;
 
         for (uint32_t i = 0; i < w.n_banned; i++)
                 if ((uint32_t) b.banned[w.banned + i] < b.n_vocab)
