@@ -4,7 +4,7 @@
 
 #include <immintrin.h>
 
-#include "expf.h"
+#include "../expf.h"
 
 static inline __m256 warm_expf_avx2(__m256 x) {
         const __m256 magic = _mm256_set1_ps(WARM_EXP_MAGIC);

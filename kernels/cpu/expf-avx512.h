@@ -4,7 +4,7 @@
 
 #include <immintrin.h>
 
-#include "expf.h"
+#include "../expf.h"
 
 static inline __m512 warm_expf_avx512(__m512 x) {
         const __m512 magic = _mm512_set1_ps(WARM_EXP_MAGIC);

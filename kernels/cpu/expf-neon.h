@@ -4,7 +4,7 @@
 
 #include <arm_neon.h>
 
-#include "expf.h"
+#include "../expf.h"
 
 static inline float32x4_t warm_expf_neon(float32x4_t x) {
         const float32x4_t magic = vdupq_n_f32(WARM_EXP_MAGIC), one = vdupq_n_f32(1);

@@ -7,7 +7,7 @@
 
 #include <math.h>
 
-#include "expf.h"
+#include "../expf.h"
 #include "kernels/plan.h"
 
 /* (1 - exp(-2|x|)) / (1 + exp(-2|x|)) with x's sign; absolute error below 2^-23. */

@@ -10,7 +10,7 @@
 
 #include <stdint.h>
 
-#include "expf.h"
+#include "../expf.h"
 #include "matrix.h"
 
 /* out[i] = (x[i] * (1 / sqrt(mean(x^2) + epsilon))) * weight[i]; x, weight, out [n], n >= 1. */

@@ -101,7 +101,7 @@ int warm_cuda_sample_run(const struct warm_cuda_sample *s, cudaStream_t stream);
 #ifdef __CUDACC__
 #include <float.h>
 
-#include "kernels/cpu/expf.h"
+#include "kernels/expf.h"
 
 /* The order of tokens as keys, the CPU's exponential, sums over a warp: for sample.cu. */
 namespace warm_sample {

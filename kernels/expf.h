@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One exp for every instruction set, bit for bit: the same steps in the same order, fma where written.
+ * One exp for every instruction set and for the GPU, bit for bit: the same steps in the same order, fma where written.
  *
  * exp(x) = 2^n e^r with n = x log2(e) rounded to even and |r| <= ln(2)/2; ln(2) in two parts, the first of 15 bits
  * so that n * LN2_HIGH is exact (|n| <= 128). e^r is the polynomial of degree 6 below, a near-minimax fit on
