@@ -95,8 +95,8 @@ static int check_tensor(const struct place *at, const char *name, const struct w
 #define X(condition, what)                                                                         \
         if (condition)                                                                             \
                 return refuse(at->ret_why, -EOPNOTSUPP,                                            \
-                              "%stensor %s: %s: this version does not compute this yet",        \
-                              at->text, name, what);
+                              "%stensor %s: %s: this version does not compute this yet", at->text, \
+                              name, what);
         TENSOR_REFUSALS(X)
 #undef X
         if (t->n_rows != n_rows || t->n_cols != n_cols)

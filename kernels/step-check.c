@@ -66,8 +66,8 @@ static bool row_valid(const struct warm_step_limits *w, const struct warm_step *
 }
 
 /* Every block between the first slot that a row sees and the last one written has memory behind it. */
-static bool blocks_valid(const struct warm_step_limits *w, const struct warm_step_sequence *sequence,
-                         const struct extent *e) {
+static bool blocks_valid(const struct warm_step_limits *w,
+                         const struct warm_step_sequence *sequence, const struct extent *e) {
         for (uint32_t g = 0; e->used && g < w->n_groups; g++) {
                 if (w->block_values[g] == 0)
                         continue;

@@ -13,8 +13,8 @@ struct warm_step_limits {
         uint32_t group_windows[WARM_PLAN_GROUPS_MAX]; /* slots a row may see; UINT32_MAX: all */
         uint64_t block_values[WARM_PLAN_GROUPS_MAX];  /* 0: no layer uses the group */
         const void *kv;                               /* NULL: KV memory was never set up */
-        bool (*has)(const void *kv, uint32_t group,
-                    uint32_t block); /* whether memory stands behind a block of a group below n_groups */
+        /* Whether memory stands behind a block of a group below n_groups. */
+        bool (*has)(const void *kv, uint32_t group, uint32_t block);
 };
 
 /* Return: 0; -EINVAL: something in the step is outside what exists. */

@@ -18,15 +18,16 @@ struct warm_job {
         struct warm_cuda_attention a;
         uint32_t ratio; /* query heads a KV head */
         float q_factor;
-        float cap;          /* capped scores: tanh times this; 0: no cap */
-        uint16_t *d_q;      /* [n_rows][n_heads][head_dim_k] in the KV type */
-        float *d_sums;      /* parts: [n_parts][head_dim_v]; or a wide block's totals */
-        float2 *d_marks;    /* [n_parts] */
-        uint32_t n_parts;   /* room for so many */
-        uint32_t n_runs;    /* narrow: blocks that share the work */
-        uint32_t n_tiles;   /* narrow: of 16 (row, head) pairs that a block takes at a time at most;
+        float cap;        /* capped scores: tanh times this; 0: no cap */
+        uint16_t *d_q;    /* [n_rows][n_heads][head_dim_k] in the KV type */
+        float *d_sums;    /* parts: [n_parts][head_dim_v]; or a wide block's totals */
+        float2 *d_marks;  /* [n_parts] */
+        uint32_t n_parts; /* room for so many */
+        uint32_t n_runs;  /* narrow: blocks that share the work */
+        uint32_t n_tiles; /* narrow: of 16 (row, head) pairs that a block takes at a time at most;
                                1: it makes q, K and V itself, else, and in a wide step, there is a store kernel */
-        uint32_t n_spans;   /* wide: parts a (row, head), by absolute span; 0: every block goes through all its spans */
+        uint32_t
+                n_spans; /* wide: parts a (row, head), by absolute span; 0: every block goes through all its spans */
         uint32_t n_threads; /* of a merging block */
 };
 
@@ -36,27 +37,32 @@ struct warm_schedule {
         uint32_t slots[WARM_CUDA_NARROW];
         uint32_t sequences[WARM_CUDA_NARROW];
         struct warm_cuda_unit units[WARM_CUDA_NARROW];
-        uint32_t chunk_begin[WARM_CUDA_NARROW]; /* chunks that a row of the unit sees or is stored in */
+        uint32_t chunk_begin
+                [WARM_CUDA_NARROW]; /* chunks that a row of the unit sees or is stored in */
         uint32_t chunk_end[WARM_CUDA_NARROW];
-        uint32_t work_begin[WARM_CUDA_NARROW]; /* in granules; a unit's: [KV head][group][granule] */
+        uint32_t
+                work_begin[WARM_CUDA_NARROW]; /* in granules; a unit's: [KV head][group][granule] */
         uint32_t part_begin[WARM_CUDA_NARROW]; /* a unit's: [row][head][granule] */
         uint32_t n_rows, n_units;
         uint32_t n_work;
         uint32_t share, rest; /* work of a block; the first `rest` blocks have one granule more */
-        uint32_t shift; /* a granule is 2^shift chunks: one chunk, or a whole span where parts would not fit */
+        uint32_t
+                shift; /* a granule is 2^shift chunks: one chunk, or a whole span where parts would not fit */
 };
 
 /* A unit's (row, head) pairs of one KV head are cut into groups of up to job.n_tiles tiles of 16. */
-static __device__ __forceinline__ uint32_t warm_schedule_groups(const struct warm_job &job, uint32_t n_rows,
+static __device__ __forceinline__ uint32_t warm_schedule_groups(const struct warm_job &job,
+                                                                uint32_t n_rows,
                                                                 uint32_t *ret_tiles) {
-        uint32_t n_tiles = (n_rows * job.ratio + 15) / 16, n_groups = (n_tiles + job.n_tiles - 1) / job.n_tiles;
+        uint32_t n_tiles = (n_rows * job.ratio + 15) / 16,
+                 n_groups = (n_tiles + job.n_tiles - 1) / job.n_tiles;
 
         *ret_tiles = (n_tiles + n_groups - 1) / n_groups;
         return n_groups;
 }
 
-static __device__ __forceinline__ uint32_t warm_schedule_granules(const struct warm_schedule &s, uint32_t unit,
-                                                                  uint32_t shift) {
+static __device__ __forceinline__ uint32_t warm_schedule_granules(const struct warm_schedule &s,
+                                                                  uint32_t unit, uint32_t shift) {
         return ((s.chunk_end[unit] - 1) >> shift) - (s.chunk_begin[unit] >> shift) + 1;
 }
 
@@ -71,7 +77,8 @@ static __device__ uint32_t warm_schedule_add_up(const struct warm_job &job, stru
                 if (u >= s.n_units)
                         continue;
                 n = warm_schedule_granules(s, u, shift);
-                work[i] = job.a.n_kv_heads * warm_schedule_groups(job, s.units[u].n_rows, &tiles) * n;
+                work[i] =
+                        job.a.n_kv_heads * warm_schedule_groups(job, s.units[u].n_rows, &tiles) * n;
                 parts[i] = s.units[u].n_rows * job.a.n_heads * n;
         }
         works = work[0] + work[1];
@@ -119,8 +126,10 @@ static __device__ void warm_schedule_make(const struct warm_job &job, struct war
                                 uint32_t r = s.units[u].first_row + i;
                                 bool any = s.seen[r].lo < s.seen[r].hi;
 
-                                begin = min(begin, any ? min(s.seen[r].lo, s.slots[r]) : s.slots[r]);
-                                end = max(end, any ? max(s.seen[r].hi, s.slots[r] + 1) : s.slots[r] + 1);
+                                begin = min(begin,
+                                            any ? min(s.seen[r].lo, s.slots[r]) : s.slots[r]);
+                                end = max(end,
+                                          any ? max(s.seen[r].hi, s.slots[r] + 1) : s.slots[r] + 1);
                         }
                         s.chunk_begin[u] = begin / WARM_CUDA_CHUNK;
                         s.chunk_end[u] = (end - 1) / WARM_CUDA_CHUNK + 1;
@@ -135,12 +144,14 @@ static __device__ void warm_schedule_make(const struct warm_job &job, struct war
 }
 
 /* Where block b's work begins. */
-static __device__ __forceinline__ uint32_t warm_schedule_cut(const struct warm_schedule &s, uint32_t b) {
+static __device__ __forceinline__ uint32_t warm_schedule_cut(const struct warm_schedule &s,
+                                                             uint32_t b) {
         return b * s.share + min(b, s.rest);
 }
 
 /* Where the run ends that has this granule. */
-static __device__ __forceinline__ uint32_t warm_schedule_run_end(const struct warm_schedule &s, uint32_t granule) {
+static __device__ __forceinline__ uint32_t warm_schedule_run_end(const struct warm_schedule &s,
+                                                                 uint32_t granule) {
         uint32_t first = s.rest * (s.share + 1), at;
 
         if (granule < first)
@@ -151,17 +162,20 @@ static __device__ __forceinline__ uint32_t warm_schedule_run_end(const struct wa
 
 /* Two neighbouring outputs as activations hold them. */
 static __device__ __forceinline__ uint32_t warm_act_pair(float sum0, float sum1, float share) {
-        return warm_cuda_act_value(warm_output(sum0, share)) | (uint32_t) warm_cuda_act_value(warm_output(sum1, share)) << 16;
+        return warm_cuda_act_value(warm_output(sum0, share)) |
+               (uint32_t) warm_cuda_act_value(warm_output(sum1, share)) << 16;
 }
 
-static __device__ __forceinline__ void warm_put(const struct warm_job &job, uint32_t row, uint32_t column, float sum0,
-                                                float sum1, float share) {
-        *(uint32_t *) &job.a.out.d_values[warm_cuda_act_index(job.a.out, row, column)] = warm_act_pair(sum0, sum1, share);
+static __device__ __forceinline__ void warm_put(const struct warm_job &job, uint32_t row,
+                                                uint32_t column, float sum0, float sum1,
+                                                float share) {
+        *(uint32_t *) &job.a.out.d_values[warm_cuda_act_index(job.a.out, row, column)] =
+                warm_act_pair(sum0, sum1, share);
 }
 
 /* A block table's entry for the 32 slots from slot on. */
-static __device__ __forceinline__ uint32_t warm_block_of(const struct warm_cuda_kv &kv, uint32_t sequence,
-                                                         uint32_t slot) {
+static __device__ __forceinline__ uint32_t warm_block_of(const struct warm_cuda_kv &kv,
+                                                         uint32_t sequence, uint32_t slot) {
         return __ldg(&kv.d_tables[(uint64_t) sequence * kv.table_ld + slot / WARM_BLOCK_TOKENS]);
 }
 

@@ -9,7 +9,8 @@
 #include "attention-wide.cuh"
 
 /* More shared memory than a kernel gets unasked; once a kernel. */
-template <typename Kernel> static int warm_attention_allow(Kernel kernel, uint32_t bytes, bool *done) {
+template <typename Kernel>
+static int warm_attention_allow(Kernel kernel, uint32_t bytes, bool *done) {
         cudaError_t r;
 
         if (*done)
@@ -19,12 +20,14 @@ template <typename Kernel> static int warm_attention_allow(Kernel kernel, uint32
         return (int) r;
 }
 
-template <bool BF16, uint32_t D> static int warm_attention_store(const struct warm_job &job, cudaStream_t stream) {
+template <bool BF16, uint32_t D>
+static int warm_attention_store(const struct warm_job &job, cudaStream_t stream) {
         uint32_t n_all = job.a.n_heads + 2 * job.a.n_kv_heads;
-        uint64_t n_warps = (uint64_t) job.a.n_rows_max * ((n_all + WARM_STORE_HEADS - 1) / WARM_STORE_HEADS);
+        uint64_t n_warps =
+                (uint64_t) job.a.n_rows_max * ((n_all + WARM_STORE_HEADS - 1) / WARM_STORE_HEADS);
 
-        return warm_launch(warm_store_kernel<BF16, D>, dim3((uint32_t) ((n_warps + 7) / 8)), dim3(256), 0, stream,
-                           job.a.overlap, job);
+        return warm_launch(warm_store_kernel<BF16, D>, dim3((uint32_t) ((n_warps + 7) / 8)),
+                           dim3(256), 0, stream, job.a.overlap, job);
 }
 
 template <bool BF16, uint32_t D, uint32_t TILES>
@@ -35,25 +38,28 @@ static int warm_attention_runs(const struct warm_job &job, cudaStream_t stream) 
 
         if (r)
                 return r;
-        return warm_launch(warm_narrow_kernel<BF16, D, TILES>, dim3(job.n_runs), dim3(WARM_ATTENTION_THREADS), N::bytes,
-                           stream, job.a.overlap, job);
+        return warm_launch(warm_narrow_kernel<BF16, D, TILES>, dim3(job.n_runs),
+                           dim3(WARM_ATTENTION_THREADS), N::bytes, stream, job.a.overlap, job);
 }
 
-template <bool BF16, uint32_t D> static int warm_attention_narrow(const struct warm_job &job, cudaStream_t stream) {
+template <bool BF16, uint32_t D>
+static int warm_attention_narrow(const struct warm_job &job, cudaStream_t stream) {
         uint32_t n_pairs = job.a.n_rows_max * job.a.n_heads, dim = job.a.head_dim_v;
-        int r = job.n_tiles == 1 ? warm_attention_runs<BF16, D, 1>(job, stream)
-                                 : warm_attention_runs<BF16, D, warm_attention_tiles(D)>(job, stream);
+        int r = job.n_tiles == 1
+                        ? warm_attention_runs<BF16, D, 1>(job, stream)
+                        : warm_attention_runs<BF16, D, warm_attention_tiles(D)>(job, stream);
 
         if (r)
                 return r;
         if (n_pairs * ((dim + 31) / 32) <= job.n_runs * 2)
-                return warm_launch(warm_merge_kernel<1>, dim3(n_pairs, (dim + 31) / 32), dim3(job.n_threads), 0,
-                                   stream, job.a.overlap, job);
-        return warm_launch(warm_merge_kernel<4>, dim3(n_pairs, (dim + 127) / 128), dim3(job.n_threads), 0, stream,
-                           job.a.overlap, job);
+                return warm_launch(warm_merge_kernel<1>, dim3(n_pairs, (dim + 31) / 32),
+                                   dim3(job.n_threads), 0, stream, job.a.overlap, job);
+        return warm_launch(warm_merge_kernel<4>, dim3(n_pairs, (dim + 127) / 128),
+                           dim3(job.n_threads), 0, stream, job.a.overlap, job);
 }
 
-template <bool BF16, uint32_t D> static int warm_attention_wide(const struct warm_job &job, cudaStream_t stream) {
+template <bool BF16, uint32_t D>
+static int warm_attention_wide(const struct warm_job &job, cudaStream_t stream) {
         using W = warm_wide<D>;
         static bool allowed;
         uint32_t n_tiles = (WARM_CUDA_UNIT_ROWS_WIDE * job.ratio + W::pairs - 1) / W::pairs;
@@ -62,32 +68,32 @@ template <bool BF16, uint32_t D> static int warm_attention_wide(const struct war
 
         if (r)
                 return r;
-        r = warm_launch(warm_wide_kernel<BF16, D>, grid, dim3(W::threads), W::bytes, stream, job.a.overlap,
-                        job);
+        r = warm_launch(warm_wide_kernel<BF16, D>, grid, dim3(W::threads), W::bytes, stream,
+                        job.a.overlap, job);
         if (r || !job.n_spans)
                 return r;
-        return warm_launch(warm_merge_wide_kernel, dim3((job.a.n_rows_max * job.a.n_heads + 7) / 8), dim3(256), 0,
-                           stream, job.a.overlap, job);
+        return warm_launch(warm_merge_wide_kernel, dim3((job.a.n_rows_max * job.a.n_heads + 7) / 8),
+                           dim3(256), 0, stream, job.a.overlap, job);
 }
 
-#define WARM_ATTENTION_BY_DIMS(BF16, what)                                                                             \
-        [](const struct warm_job &job, cudaStream_t stream) -> int {                                                   \
-                switch (warm_attention_dims(job.a)) {                                                                  \
-                case 32:                                                                                               \
-                        return warm_attention_##what<BF16, 32>(job, stream);                                           \
-                case 64:                                                                                               \
-                        return warm_attention_##what<BF16, 64>(job, stream);                                           \
-                case 96:                                                                                               \
-                        return warm_attention_##what<BF16, 96>(job, stream);                                           \
-                case 128:                                                                                              \
-                        return warm_attention_##what<BF16, 128>(job, stream);                                          \
-                default:                                                                                               \
-                        return warm_attention_##what<BF16, 256>(job, stream);                                          \
-                }                                                                                                      \
+#define WARM_ATTENTION_BY_DIMS(BF16, what)                                                         \
+        [](const struct warm_job &job, cudaStream_t stream) -> int {                               \
+                switch (warm_attention_dims(job.a)) {                                              \
+                case 32:                                                                           \
+                        return warm_attention_##what<BF16, 32>(job, stream);                       \
+                case 64:                                                                           \
+                        return warm_attention_##what<BF16, 64>(job, stream);                       \
+                case 96:                                                                           \
+                        return warm_attention_##what<BF16, 96>(job, stream);                       \
+                case 128:                                                                          \
+                        return warm_attention_##what<BF16, 128>(job, stream);                      \
+                default:                                                                           \
+                        return warm_attention_##what<BF16, 256>(job, stream);                      \
+                }                                                                                  \
         }
 
-#define WARM_ATTENTION_LAUNCHER(BF16)                                                                                  \
-        {                                                                                                              \
-                WARM_ATTENTION_BY_DIMS(BF16, store), WARM_ATTENTION_BY_DIMS(BF16, narrow),                             \
-                        WARM_ATTENTION_BY_DIMS(BF16, wide)                                                             \
+#define WARM_ATTENTION_LAUNCHER(BF16)                                                              \
+        {                                                                                          \
+                WARM_ATTENTION_BY_DIMS(BF16, store), WARM_ATTENTION_BY_DIMS(BF16, narrow),         \
+                        WARM_ATTENTION_BY_DIMS(BF16, wide)                                         \
         }

@@ -38,7 +38,8 @@ static __device__ __forceinline__ float warm_shift(float max) {
 }
 
 /* A row's factors when a part with the maximum part_max joins; max becomes the larger one. */
-static __device__ __forceinline__ void warm_join(float part_max, float *max, float *ret_keep, float *ret_take) {
+static __device__ __forceinline__ void warm_join(float part_max, float *max, float *ret_keep,
+                                                 float *ret_take) {
         float most = fmaxf(*max, part_max), shift = warm_shift(most);
 
         *ret_keep = warm_exp2(__fadd_rn(*max, -shift));
@@ -46,7 +47,8 @@ static __device__ __forceinline__ void warm_join(float part_max, float *max, flo
         *max = most;
 }
 
-static __device__ __forceinline__ float warm_joined(float whole, float part, float keep, float take) {
+static __device__ __forceinline__ float warm_joined(float whole, float part, float keep,
+                                                    float take) {
         return __fmaf_rn(part, take, __fmul_rn(whole, keep));
 }
 
@@ -79,14 +81,17 @@ template <bool BF16> static __device__ __forceinline__ float warm_finite(float x
 
 /* c += a b */
 template <bool BF16>
-static __device__ __forceinline__ void warm_mma(float *c, const uint32_t *a, uint32_t b0, uint32_t b1) {
+static __device__ __forceinline__ void warm_mma(float *c, const uint32_t *a, uint32_t b0,
+                                                uint32_t b1) {
         if (BF16)
-                asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
+                asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, "
+                    "{%4,%5,%6,%7}, "
                     "{%8,%9}, {%0,%1,%2,%3};"
                     : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
         else
-                asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
+                asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, "
+                    "{%4,%5,%6,%7}, "
                     "{%8,%9}, {%0,%1,%2,%3};"
                     : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
@@ -117,7 +122,8 @@ static __device__ __forceinline__ void warm_load_turned(uint32_t *r, uint32_t at
 
 /* 16 bytes to shared memory, on their way until warm_copies_wait(); zeros if not wanted (from is not read then). */
 static __device__ __forceinline__ void warm_copy(uint32_t to, const void *from, bool wanted) {
-        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(wanted ? 16 : 0)
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
+                     "r"(wanted ? 16 : 0)
                      : "memory");
 }
 
@@ -156,9 +162,11 @@ template <uint32_t D> struct warm_tile {
  * @param copied bit i: slot i is to be copied; @param seen not set: it becomes 0 instead
  */
 template <uint32_t D, uint32_t THREADS>
-static __device__ __forceinline__ void warm_copy_tile(uint32_t to, const uint8_t *x, const uint8_t *y, uint32_t dim,
+static __device__ __forceinline__ void warm_copy_tile(uint32_t to, const uint8_t *x,
+                                                      const uint8_t *y, uint32_t dim,
                                                       uint64_t copied, uint64_t seen) {
-        constexpr uint32_t pieces = D / 8, rows = THREADS / pieces, half = 32 / (rows <= 32 ? rows : 32);
+        constexpr uint32_t pieces = D / 8, rows = THREADS / pieces,
+                           half = 32 / (rows <= 32 ? rows : 32);
 
         if (rows <= 32 && THREADS % pieces == 0 && dim == D) {
                 uint32_t row = threadIdx.x / pieces, piece = threadIdx.x % pieces;
@@ -180,7 +188,8 @@ static __device__ __forceinline__ void warm_copy_tile(uint32_t to, const uint8_t
                 uint32_t row = i / pieces, piece = i % pieces;
 
                 if (piece * 8 < dim && copied >> row & 1)
-                        warm_copy(to + warm_tile<D>::at(row, piece), (row < 32 ? x : y) + (row % 32 * dim + piece * 8) * 2,
+                        warm_copy(to + warm_tile<D>::at(row, piece),
+                                  (row < 32 ? x : y) + (row % 32 * dim + piece * 8) * 2,
                                   seen >> row & 1);
         }
 }
@@ -191,7 +200,8 @@ struct warm_seen {
         uint32_t lo, hi;
 };
 
-static __device__ __forceinline__ struct warm_seen warm_seen_of(const struct warm_cuda_row &row, uint32_t window) {
+static __device__ __forceinline__ struct warm_seen warm_seen_of(const struct warm_cuda_row &row,
+                                                                uint32_t window) {
         uint32_t behind = row.slot < window ? 0 : row.slot - window + 1;
         struct warm_seen seen = { __brevll(row.mask), max(row.lo, behind), row.hi };
 
@@ -199,8 +209,10 @@ static __device__ __forceinline__ struct warm_seen warm_seen_of(const struct war
 }
 
 /* Bit i: slot begin + i is visible; begin a multiple of 64. */
-static __device__ __forceinline__ uint64_t warm_seen_bits(const struct warm_seen &s, uint32_t begin) {
-        int32_t apart = (int32_t) begin - (int32_t) s.hi + 64; /* of the chunk and the mask's first slot */
+static __device__ __forceinline__ uint64_t warm_seen_bits(const struct warm_seen &s,
+                                                          uint32_t begin) {
+        int32_t apart =
+                (int32_t) begin - (int32_t) s.hi + 64; /* of the chunk and the mask's first slot */
         uint64_t bits;
 
         if (s.lo >= s.hi || apart >= 64 || s.lo >= begin + 64)
@@ -235,8 +247,9 @@ template <uint32_t D> struct warm_head_values {
 };
 
 /* The lane's first and second two dimensions of the j-th 128. @return false: there are none */
-static __device__ __forceinline__ bool warm_head_place(const struct warm_head &h, bool halves, uint32_t j,
-                                                       uint32_t *ret_first, uint32_t *ret_second) {
+static __device__ __forceinline__ bool warm_head_place(const struct warm_head &h, bool halves,
+                                                       uint32_t j, uint32_t *ret_first,
+                                                       uint32_t *ret_second) {
         uint32_t four = threadIdx.x % 32 + 32 * j;
 
         *ret_first = four * 4;
@@ -289,8 +302,9 @@ static __device__ __forceinline__ void warm_turn(float cos, float sin, float *a,
  * @param put takes (even dimension, two values)
  */
 template <bool BF16, uint32_t D, typename Put>
-static __device__ __forceinline__ void warm_head_make(const struct warm_head &h, bool halves, float epsilon,
-                                                      struct warm_head_values<D> &v, Put put) {
+static __device__ __forceinline__ void warm_head_make(const struct warm_head &h, bool halves,
+                                                      float epsilon, struct warm_head_values<D> &v,
+                                                      Put put) {
         float scale = 1.0f;
 
         if (h.weight) {
@@ -302,7 +316,8 @@ static __device__ __forceinline__ void warm_head_make(const struct warm_head &h,
 #pragma unroll
                 for (int o = 16; o; o >>= 1)
                         sum = __fadd_rn(sum, __shfl_xor_sync(~0U, sum, o));
-                scale = __fdiv_rn(1.0f, __fsqrt_rn(__fadd_rn(__fdiv_rn(sum, (float) h.dim), epsilon)));
+                scale = __fdiv_rn(1.0f,
+                                  __fsqrt_rn(__fadd_rn(__fdiv_rn(sum, (float) h.dim), epsilon)));
         }
 #pragma unroll
         for (uint32_t j = 0; j < (D + 127) / 128; j++) {

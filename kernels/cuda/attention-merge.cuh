@@ -9,9 +9,7 @@
 #define WARM_MERGE_WARPS_MAX 16U
 
 /* VALUES neighbouring dimensions a lane; N parts of a span, the first at `first`, the others from `next` on. */
-template <uint32_t VALUES> struct warm_merged {
-        float max, mass, sum[VALUES];
-};
+template <uint32_t VALUES> struct warm_merged { float max, mass, sum[VALUES]; };
 
 template <uint32_t VALUES>
 static __device__ __forceinline__ void warm_merge_load(const float *from, float *ret_values) {
@@ -37,7 +35,8 @@ struct warm_merge_step {
  *
  * @param max, mass of the lane's part; -infinity, 0 beyond the last
  */
-static __device__ __forceinline__ void warm_merge_steps(float max, float mass, struct warm_merge_step *steps) {
+static __device__ __forceinline__ void warm_merge_steps(float max, float mass,
+                                                        struct warm_merge_step *steps) {
         uint32_t lane = threadIdx.x % 32;
         float upto = max, before, keep, take;
 
@@ -61,9 +60,9 @@ static __device__ __forceinline__ void warm_merge_steps(float max, float mass, s
  * @param d this lane's first dimension; dimensions beyond head_dim_v are 0
  */
 template <uint32_t VALUES>
-static __device__ __forceinline__ void warm_merge_span(const struct warm_job &job, uint32_t first, uint32_t next,
-                                                       uint32_t n, uint32_t d, struct warm_merge_step *steps,
-                                                       struct warm_merged<VALUES> &m) {
+static __device__ __forceinline__ void
+warm_merge_span(const struct warm_job &job, uint32_t first, uint32_t next, uint32_t n, uint32_t d,
+                struct warm_merge_step *steps, struct warm_merged<VALUES> &m) {
         uint32_t lane = threadIdx.x % 32;
         float2 mark = make_float2(WARM_NONE, 0.0f);
         float values[WARM_SPAN_CHUNKS][VALUES];
@@ -76,8 +75,10 @@ static __device__ __forceinline__ void warm_merge_span(const struct warm_job &jo
                 for (uint32_t i = 0; i < VALUES; i++)
                         values[p][i] = 0.0f;
                 if (p < n && d < job.a.head_dim_v)
-                        warm_merge_load<VALUES>(
-                                &job.d_sums[(uint64_t) (p ? next + p - 1 : first) * job.a.head_dim_v + d], values[p]);
+                        warm_merge_load<VALUES>(&job.d_sums[(uint64_t) (p ? next + p - 1 : first) *
+                                                                    job.a.head_dim_v +
+                                                            d],
+                                                values[p]);
         }
         warm_merge_steps(mark.x, mark.y, steps);
         m.max = steps[31].max;
@@ -106,10 +107,13 @@ static __global__ void __launch_bounds__(WARM_MERGE_WARPS_MAX * 32)
         __shared__ struct warm_schedule s;
         __shared__ struct warm_merge_step steps[WARM_MERGE_WARPS_MAX][32];
         __shared__ struct warm_merged<VALUES> spans[WARM_MERGE_WARPS_MAX + 1][32];
-        uint32_t row = blockIdx.x / job.a.n_heads, head = blockIdx.x % job.a.n_heads, unit, own, n, tiles;
+        uint32_t row = blockIdx.x / job.a.n_heads, head = blockIdx.x % job.a.n_heads, unit, own, n,
+                 tiles;
         uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32, n_warps = blockDim.x / 32;
         uint32_t d = (blockIdx.y * 32 + lane) * VALUES, work, parts, cb, ce, gb;
-        struct warm_merged<VALUES> whole = { WARM_NONE, 0.0f, {} };
+        struct warm_merged<VALUES> whole = {
+                WARM_NONE, 0.0f, {}
+        };
 
         warm_let_next_start();
         warm_schedule_make(job, s);
@@ -129,18 +133,24 @@ static __global__ void __launch_bounds__(WARM_MERGE_WARPS_MAX * 32)
                (head / job.ratio * work + (own * job.ratio + head % job.ratio) / (tiles * 16)) * n;
         parts = s.part_begin[unit] + (own * job.a.n_heads + head) * n;
         warm_wait_for_before();
-        if (cb / WARM_SPAN_CHUNKS == (ce - 1) / WARM_SPAN_CHUNKS && warm_schedule_run_end(s, work) >= work + n)
+        if (cb / WARM_SPAN_CHUNKS == (ce - 1) / WARM_SPAN_CHUNKS &&
+            warm_schedule_run_end(s, work) >= work + n)
                 return; /* one run had it all */
 
         for (uint32_t span = cb / WARM_SPAN_CHUNKS; span * WARM_SPAN_CHUNKS < ce; span += n_warps) {
-                uint32_t first = max((span + warp) * WARM_SPAN_CHUNKS, cb), last = min((span + warp + 1) * WARM_SPAN_CHUNKS, ce);
-                struct warm_merged<VALUES> part = { WARM_NONE, 0.0f, {} };
+                uint32_t first = max((span + warp) * WARM_SPAN_CHUNKS, cb),
+                         last = min((span + warp + 1) * WARM_SPAN_CHUNKS, ce);
+                struct warm_merged<VALUES> part = {
+                        WARM_NONE, 0.0f, {}
+                };
 
                 if (first < last) {
-                        uint32_t from = (first >> s.shift) - gb, to = ((last - 1) >> s.shift) - gb + 1;
+                        uint32_t from = (first >> s.shift) - gb,
+                                 to = ((last - 1) >> s.shift) - gb + 1;
                         uint32_t next = min(warm_schedule_run_end(s, work + from) - work, to);
 
-                        warm_merge_span<VALUES>(job, parts + from, parts + next, 1 + to - next, d, steps[warp], part);
+                        warm_merge_span<VALUES>(job, parts + from, parts + next, 1 + to - next, d,
+                                                steps[warp], part);
                 }
                 spans[warp + 1][lane] = part;
                 if (warp == 0)
@@ -149,27 +159,33 @@ static __global__ void __launch_bounds__(WARM_MERGE_WARPS_MAX * 32)
                 if (warp == 0) {
                         bool there = lane <= n_warps;
 
-                        warm_merge_steps(there ? spans[lane][0].max : WARM_NONE, there ? spans[lane][0].mass : 0.0f, steps[0]);
+                        warm_merge_steps(there ? spans[lane][0].max : WARM_NONE,
+                                         there ? spans[lane][0].mass : 0.0f, steps[0]);
                         whole = { steps[0][31].max, 0.0f, {} };
                         for (uint32_t w = 0; w <= n_warps; w++) {
                                 struct warm_merge_step step = steps[0][w];
 
-                                whole.mass = warm_joined(whole.mass, step.mass, step.keep, step.take);
+                                whole.mass =
+                                        warm_joined(whole.mass, step.mass, step.keep, step.take);
 #pragma unroll
                                 for (uint32_t i = 0; i < VALUES; i++)
-                                        whole.sum[i] = warm_joined(whole.sum[i], spans[w][lane].sum[i], step.keep, step.take);
+                                        whole.sum[i] =
+                                                warm_joined(whole.sum[i], spans[w][lane].sum[i],
+                                                            step.keep, step.take);
                         }
                 }
                 __syncthreads();
         }
         if (warp == 0 && d < job.a.head_dim_v) {
                 float share = warm_share(whole.mass);
-                uint16_t *to = &job.a.out.d_values[warm_cuda_act_index(job.a.out, row, head * job.a.head_dim_v + d)];
+                uint16_t *to = &job.a.out.d_values[warm_cuda_act_index(
+                        job.a.out, row, head * job.a.head_dim_v + d)];
 
                 if (VALUES == 1) {
                         *to = warm_cuda_act_value(warm_output(whole.sum[0], share));
                 } else {
-                        warm_put(job, row, head * job.a.head_dim_v + d, whole.sum[0], whole.sum[1 % VALUES], share);
+                        warm_put(job, row, head * job.a.head_dim_v + d, whole.sum[0],
+                                 whole.sum[1 % VALUES], share);
                         warm_put(job, row, head * job.a.head_dim_v + d + 2, whole.sum[2 % VALUES],
                                  whole.sum[3 % VALUES], share);
                 }
@@ -179,7 +195,8 @@ static __global__ void __launch_bounds__(WARM_MERGE_WARPS_MAX * 32)
 #define WARM_MERGE_AHEAD 4U /* parts on their way together */
 
 /* A wide step whose blocks had a span each: a warp (row, head), for the rows that see more than one span. */
-static __global__ void __launch_bounds__(256) warm_merge_wide_kernel(const __grid_constant__ struct warm_job job) {
+static __global__ void __launch_bounds__(256)
+        warm_merge_wide_kernel(const __grid_constant__ struct warm_job job) {
         uint32_t lane = threadIdx.x % 32, pair = blockIdx.x * 8 + threadIdx.x / 32;
         uint32_t row = pair / job.a.n_heads, head = pair % job.a.n_heads, first, last;
         struct warm_seen seen = {};
@@ -193,7 +210,9 @@ static __global__ void __launch_bounds__(256) warm_merge_wide_kernel(const __gri
         first = seen.lo / WARM_CUDA_SPAN;
         last = (seen.hi - 1) / WARM_CUDA_SPAN;
         for (uint32_t d = lane * 4; first < last && d < job.a.head_dim_v; d += 128) {
-                struct warm_merged<4> whole = { WARM_NONE, 0.0f, {} };
+                struct warm_merged<4> whole = {
+                        WARM_NONE, 0.0f, {}
+                };
                 float share;
 
                 for (uint32_t span = first; span <= last; span += WARM_MERGE_AHEAD) {
@@ -209,7 +228,8 @@ static __global__ void __launch_bounds__(256) warm_merge_wide_kernel(const __gri
                                 mark = __ldcg(&job.d_marks[at]);
                                 parts[i].max = mark.x;
                                 parts[i].mass = mark.y;
-                                warm_merge_load<4>(&job.d_sums[at * job.a.head_dim_v + d], parts[i].sum);
+                                warm_merge_load<4>(&job.d_sums[at * job.a.head_dim_v + d],
+                                                   parts[i].sum);
                         }
 #pragma unroll
                         for (uint32_t i = 0; i < WARM_MERGE_AHEAD; i++) {
@@ -221,11 +241,13 @@ static __global__ void __launch_bounds__(256) warm_merge_wide_kernel(const __gri
                                 whole.mass = warm_joined(whole.mass, parts[i].mass, keep, take);
 #pragma unroll
                                 for (uint32_t v = 0; v < 4; v++)
-                                        whole.sum[v] = warm_joined(whole.sum[v], parts[i].sum[v], keep, take);
+                                        whole.sum[v] = warm_joined(whole.sum[v], parts[i].sum[v],
+                                                                   keep, take);
                         }
                 }
                 share = warm_share(whole.mass);
                 warm_put(job, row, head * job.a.head_dim_v + d, whole.sum[0], whole.sum[1], share);
-                warm_put(job, row, head * job.a.head_dim_v + d + 2, whole.sum[2], whole.sum[3], share);
+                warm_put(job, row, head * job.a.head_dim_v + d + 2, whole.sum[2], whole.sum[3],
+                         share);
         }
 }

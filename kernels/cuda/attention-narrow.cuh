@@ -19,41 +19,50 @@
 template <uint32_t D, uint32_t TILES> struct warm_narrow {
         static constexpr uint32_t stages = D == 256 ? 1 : 2;
         static constexpr uint32_t tiles = TILES;
-        static constexpr bool makes = TILES == 1; /* q, K and V of this step; else the store kernel did */
+        static constexpr bool makes =
+                TILES == 1; /* q, K and V of this step; else the store kernel did */
         static constexpr uint32_t columns = D / 32; /* tiles of 8 dimensions a warp */
         static constexpr uint32_t ld_p = 144;       /* bytes of 64 weights and a piece of padding */
 
         /* Byte offsets in shared memory. */
         static constexpr uint32_t q = stages * 2 * warm_tile<D>::bytes;
         static constexpr uint32_t p = q + tiles * 16 * warm_tile<D>::ld_bytes;
-        static constexpr uint32_t maxima = p + tiles * 16 * ld_p;             /* [4 warps][tiles * 16] */
-        static constexpr uint32_t rows = maxima + 4 * tiles * 16 * 4;         /* [tiles * 16] row in the unit */
-        static constexpr uint32_t parts = rows + tiles * 16 * 4;              /* [tiles * 16] first granule's part */
-        static constexpr uint32_t bits = parts + tiles * 16 * 4;              /* [stages][18] visible slots */
+        static constexpr uint32_t maxima = p + tiles * 16 * ld_p; /* [4 warps][tiles * 16] */
+        static constexpr uint32_t rows =
+                maxima + 4 * tiles * 16 * 4; /* [tiles * 16] row in the unit */
+        static constexpr uint32_t parts =
+                rows + tiles * 16 * 4; /* [tiles * 16] first granule's part */
+        static constexpr uint32_t bits = parts + tiles * 16 * 4; /* [stages][18] visible slots */
         static constexpr uint32_t schedule = bits + (stages * 18 * 8 + 15) / 16 * 16;
         static constexpr uint32_t bytes = schedule + sizeof(struct warm_schedule);
 
-        static __device__ __forceinline__ uint32_t k(uint32_t stage) { return stage * 2 * warm_tile<D>::bytes; }
-        static __device__ __forceinline__ uint32_t v(uint32_t stage) { return k(stage) + warm_tile<D>::bytes; }
+        static __device__ __forceinline__ uint32_t k(uint32_t stage) {
+                return stage * 2 * warm_tile<D>::bytes;
+        }
+        static __device__ __forceinline__ uint32_t v(uint32_t stage) {
+                return k(stage) + warm_tile<D>::bytes;
+        }
 };
 
 /* Chunks [begin, end) of one group of one unit and KV head. */
 struct warm_run {
         uint32_t unit, kv_head;
-        uint32_t m_begin, n_m; /* (row, head) pairs: row in the unit * ratio + head of the KV head */
+        uint32_t m_begin,
+                n_m; /* (row, head) pairs: row in the unit * ratio + head of the KV head */
         uint32_t begin, end;
         uint32_t sequence;
         uint32_t fresh_begin, fresh_end; /* rows of the step of the same sequence */
-        bool whole;                      /* nobody else has a chunk of it, and it is within one span */
-        bool stores;                     /* the unit's own rows' K and V */
+        bool whole;  /* nobody else has a chunk of it, and it is within one span */
+        bool stores; /* the unit's own rows' K and V */
 };
 
 /* The run that begins at this granule and ends at end or with the group. Return: granules. Whole warps. */
-static __device__ uint32_t warm_run_at(const struct warm_job &job, const struct warm_schedule &s, uint32_t granule,
-                                       uint32_t end, struct warm_run *ret_run) {
+static __device__ uint32_t warm_run_at(const struct warm_job &job, const struct warm_schedule &s,
+                                       uint32_t granule, uint32_t end, struct warm_run *ret_run) {
         uint32_t lane = threadIdx.x % 32, n, tiles, group, n_groups, first, at, cb, ce;
         uint32_t below = __ballot_sync(~0U, lane < s.n_units && s.work_begin[lane] <= granule);
-        uint32_t above = __ballot_sync(~0U, lane + 32 < s.n_units && s.work_begin[lane + 32] <= granule);
+        uint32_t above =
+                __ballot_sync(~0U, lane + 32 < s.n_units && s.work_begin[lane + 32] <= granule);
         uint32_t u = __popc(below) + __popc(above) - 1, rows[2];
 
         n = warm_schedule_granules(s, u, s.shift);
@@ -71,25 +80,32 @@ static __device__ uint32_t warm_run_at(const struct warm_job &job, const struct 
         ret_run->n_m = min(s.units[u].n_rows * job.ratio - ret_run->m_begin, tiles * 16);
         ret_run->begin = max(((cb >> s.shift) + first) << s.shift, cb);
         ret_run->end = min(((cb >> s.shift) + first + n) << s.shift, ce);
-        ret_run->whole = ret_run->begin == cb && ret_run->end == ce && cb / WARM_SPAN_CHUNKS == (ce - 1) / WARM_SPAN_CHUNKS;
+        ret_run->whole = ret_run->begin == cb && ret_run->end == ce &&
+                         cb / WARM_SPAN_CHUNKS == (ce - 1) / WARM_SPAN_CHUNKS;
         ret_run->stores = group == 0;
         ret_run->sequence = s.sequences[s.units[u].first_row];
         for (uint32_t i = 0; i < 2; i++)
-                rows[i] = __ballot_sync(~0U, lane + 32 * i < s.n_rows &&
-                                                     s.sequences[min(lane + 32 * i, s.n_rows - 1)] == ret_run->sequence);
+                rows[i] =
+                        __ballot_sync(~0U, lane + 32 * i < s.n_rows &&
+                                                   s.sequences[min(lane + 32 * i, s.n_rows - 1)] ==
+                                                           ret_run->sequence);
         ret_run->fresh_begin = rows[0] ? __ffs(rows[0]) - 1 : 31 + __ffs(rows[1]);
         ret_run->fresh_end = ret_run->fresh_begin + __popc(rows[0]) + __popc(rows[1]);
         return n;
 }
 
-static __device__ __forceinline__ uint2 warm_run_blocks(const struct warm_job &job, const struct warm_schedule &s,
-                                                        const struct warm_run &run, uint32_t chunk) {
+static __device__ __forceinline__ uint2 warm_run_blocks(const struct warm_job &job,
+                                                        const struct warm_schedule &s,
+                                                        const struct warm_run &run,
+                                                        uint32_t chunk) {
         uint32_t slot = chunk * WARM_CUDA_CHUNK, n = s.chunk_end[run.unit] * WARM_CUDA_CHUNK;
         uint32_t last = job.a.kv.table_ld * WARM_BLOCK_TOKENS;
 
         n = min(n, last);
         return make_uint2(slot < n ? warm_block_of(job.a.kv, run.sequence, slot) : 0,
-                          slot + WARM_BLOCK_TOKENS < n ? warm_block_of(job.a.kv, run.sequence, slot + 32) : 0);
+                          slot + WARM_BLOCK_TOKENS < n
+                                  ? warm_block_of(job.a.kv, run.sequence, slot + 32)
+                                  : 0);
 }
 
 static __device__ __forceinline__ uint64_t warm_or(uint64_t bits) {
@@ -109,9 +125,10 @@ template <uint32_t D> struct warm_narrow_heads {
  * What is to be made by a warp each: rotated q of the run's first n_m pairs, then K and V of the rows of this step
  * that lie in chunks [begin, end). Return: how many heads; *ret_row: the first such row.
  */
-static __device__ __forceinline__ uint32_t warm_narrow_count(const struct warm_schedule &s, const struct warm_run &run,
-                                                             uint32_t n_m, uint32_t begin, uint32_t end,
-                                                             uint32_t *ret_row) {
+static __device__ __forceinline__ uint32_t warm_narrow_count(const struct warm_schedule &s,
+                                                             const struct warm_run &run,
+                                                             uint32_t n_m, uint32_t begin,
+                                                             uint32_t end, uint32_t *ret_row) {
         uint32_t first = run.fresh_begin, last;
 
         while (first < run.fresh_end && s.slots[first] < begin * WARM_CUDA_CHUNK)
@@ -124,17 +141,18 @@ static __device__ __forceinline__ uint32_t warm_narrow_count(const struct warm_s
 
 /* Ask for heads j and j + 4 of the n that warm_narrow_count() counted. */
 template <uint32_t D, uint32_t TILES>
-static __device__ __forceinline__ void warm_narrow_ask(const struct warm_job &job, const struct warm_schedule &s,
-                                                       const struct warm_run &run, uint32_t n_m, uint32_t first_row,
-                                                       uint32_t n, uint32_t j, uint8_t *shared,
-                                                       struct warm_narrow_heads<D> &h) {
+static __device__ __forceinline__ void
+warm_narrow_ask(const struct warm_job &job, const struct warm_schedule &s,
+                const struct warm_run &run, uint32_t n_m, uint32_t first_row, uint32_t n,
+                uint32_t j, uint8_t *shared, struct warm_narrow_heads<D> &h) {
         using N = warm_narrow<D, TILES>;
         const struct warm_cuda_attention &a = job.a;
         const struct warm_cuda_unit &unit = s.units[run.unit];
 
 #pragma unroll
         for (uint32_t i = 0; i < 2; i++) {
-                uint32_t m = j + i * WARM_ATTENTION_THREADS / 32, pair = run.m_begin + m, row, slot, stage, dim;
+                uint32_t m = j + i * WARM_ATTENTION_THREADS / 32, pair = run.m_begin + m, row, slot,
+                         stage, dim;
                 bool v = m >= n_m && (m - n_m) % 2;
 
                 if (m >= n)
@@ -155,38 +173,46 @@ static __device__ __forceinline__ void warm_narrow_ask(const struct warm_job &jo
                 } else {
                         slot = s.slots[row];
                         stage = (slot / WARM_CUDA_CHUNK - run.begin) % N::stages;
-                        h.heads[i].x += (a.n_heads + (v ? a.n_kv_heads : 0)) * a.head_dim_k + run.kv_head * dim;
+                        h.heads[i].x += (a.n_heads + (v ? a.n_kv_heads : 0)) * a.head_dim_k +
+                                        run.kv_head * dim;
                         h.heads[i].weight = v ? NULL : a.d_k_norm;
                         h.heads[i].factor = 1.0f;
                         h.to[i] = shared + (v ? N::v(stage) : N::k(stage));
                         h.at[i] = slot % WARM_CUDA_CHUNK;
                         if (run.stores && row - unit.first_row < unit.n_rows)
-                                h.d_to[i] = warm_cuda_block(a.kv, warm_block_of(a.kv, run.sequence, slot)) +
+                                h.d_to[i] = warm_cuda_block(
+                                                    a.kv, warm_block_of(a.kv, run.sequence, slot)) +
                                             (v ? a.v_offset : a.k_offset) +
-                                            (uint64_t) (run.kv_head * WARM_BLOCK_TOKENS + slot % WARM_BLOCK_TOKENS) * dim * 2;
+                                            (uint64_t) (run.kv_head * WARM_BLOCK_TOKENS +
+                                                        slot % WARM_BLOCK_TOKENS) *
+                                                    dim * 2;
                 }
                 warm_head_load<D>(h.heads[i], a.halves, h.values[i]);
         }
 }
 
 template <bool BF16, uint32_t D>
-static __device__ __forceinline__ void warm_narrow_make(const struct warm_job &job, uint32_t n, uint32_t j,
+static __device__ __forceinline__ void warm_narrow_make(const struct warm_job &job, uint32_t n,
+                                                        uint32_t j,
                                                         struct warm_narrow_heads<D> &h) {
 #pragma unroll
         for (uint32_t i = 0; i < 2; i++)
                 if (j + i * WARM_ATTENTION_THREADS / 32 < n)
-                        warm_head_make<BF16, D>(h.heads[i], job.a.halves, job.a.norm_epsilon, h.values[i],
-                                                [&](uint32_t d, uint32_t two) {
-                                                        *(uint32_t *) (h.to[i] + warm_tile<D>::at(h.at[i], d / 8) + d % 8 * 2) = two;
-                                                        if (h.d_to[i])
-                                                                *(uint32_t *) (h.d_to[i] + d * 2) = two;
-                                                });
+                        warm_head_make<BF16, D>(
+                                h.heads[i], job.a.halves, job.a.norm_epsilon, h.values[i],
+                                [&](uint32_t d, uint32_t two) {
+                                        *(uint32_t *) (h.to[i] + warm_tile<D>::at(h.at[i], d / 8) +
+                                                       d % 8 * 2) = two;
+                                        if (h.d_to[i])
+                                                *(uint32_t *) (h.d_to[i] + d * 2) = two;
+                                });
 }
 
 /* The q that the store kernel left, on its way to shared memory. */
 template <uint32_t D, uint32_t TILES>
-static __device__ __forceinline__ void warm_narrow_fetch(const struct warm_job &job, const struct warm_schedule &s,
-                                                         const struct warm_run &run, uint8_t *shared) {
+static __device__ __forceinline__ void
+warm_narrow_fetch(const struct warm_job &job, const struct warm_schedule &s,
+                  const struct warm_run &run, uint8_t *shared) {
         using N = warm_narrow<D, TILES>;
         uint32_t dim = job.a.head_dim_k;
 
@@ -198,22 +224,27 @@ static __device__ __forceinline__ void warm_narrow_fetch(const struct warm_job &
 
                 if (piece * 8 < dim)
                         warm_copy(warm_shared(shared + N::q + warm_tile<D>::at(m, piece)),
-                                  job.d_q + ((uint64_t) row * job.a.n_heads + head) * dim + piece * 8, true);
+                                  job.d_q + ((uint64_t) row * job.a.n_heads + head) * dim +
+                                          piece * 8,
+                                  true);
         }
 }
 
 /* What a pair of the run is: its row in the unit (16: there is no such pair), its part at the unit's first granule. */
 template <uint32_t D, uint32_t TILES>
-static __device__ __forceinline__ void warm_narrow_pairs(const struct warm_job &job, const struct warm_schedule &s,
-                                                         const struct warm_run &run, uint8_t *shared) {
+static __device__ __forceinline__ void
+warm_narrow_pairs(const struct warm_job &job, const struct warm_schedule &s,
+                  const struct warm_run &run, uint8_t *shared) {
         using N = warm_narrow<D, TILES>;
         uint32_t n = warm_schedule_granules(s, run.unit, s.shift), m = threadIdx.x;
-        uint32_t row = (run.m_begin + m) / job.ratio, head = run.kv_head * job.ratio + (run.m_begin + m) % job.ratio;
+        uint32_t row = (run.m_begin + m) / job.ratio,
+                 head = run.kv_head * job.ratio + (run.m_begin + m) % job.ratio;
 
         if (m >= N::tiles * 16)
                 return;
         ((uint32_t *) (shared + N::rows))[m] = m < run.n_m ? row : 16;
-        ((uint32_t *) (shared + N::parts))[m] = s.part_begin[run.unit] + (row * job.a.n_heads + head) * n;
+        ((uint32_t *) (shared + N::parts))[m] =
+                s.part_begin[run.unit] + (row * job.a.n_heads + head) * n;
 }
 
 /*
@@ -221,9 +252,10 @@ static __device__ __forceinline__ void warm_narrow_pairs(const struct warm_job &
  * Return: rows of this step lie in it, and are still to be made.
  */
 template <uint32_t D, uint32_t TILES>
-static __device__ __forceinline__ bool warm_narrow_send(const struct warm_job &job, const struct warm_schedule &s,
-                                        const struct warm_run &run, uint32_t chunk, uint32_t stage, uint2 blocks,
-                                        uint8_t *shared) {
+static __device__ __forceinline__ bool
+warm_narrow_send(const struct warm_job &job, const struct warm_schedule &s,
+                 const struct warm_run &run, uint32_t chunk, uint32_t stage, uint2 blocks,
+                 uint8_t *shared) {
         using N = warm_narrow<D, TILES>;
         const struct warm_cuda_attention &a = job.a;
         const struct warm_cuda_unit &unit = s.units[run.unit];
@@ -249,10 +281,13 @@ static __device__ __forceinline__ bool warm_narrow_send(const struct warm_job &j
         }
         for (uint32_t which = 0; which < 2; which++) {
                 uint32_t dim = which ? a.head_dim_v : a.head_dim_k;
-                uint64_t offset = (which ? a.v_offset : a.k_offset) + (uint64_t) run.kv_head * WARM_BLOCK_TOKENS * dim * 2;
+                uint64_t offset = (which ? a.v_offset : a.k_offset) +
+                                  (uint64_t) run.kv_head * WARM_BLOCK_TOKENS * dim * 2;
 
-                warm_copy_tile<D, WARM_ATTENTION_THREADS>(to + (which ? N::v(stage) : N::k(stage)), warm_cuda_block(a.kv, blocks.x) + offset,
-                                  warm_cuda_block(a.kv, blocks.y) + offset, dim, ~fresh, seen);
+                warm_copy_tile<D, WARM_ATTENTION_THREADS>(to + (which ? N::v(stage) : N::k(stage)),
+                                                          warm_cuda_block(a.kv, blocks.x) + offset,
+                                                          warm_cuda_block(a.kv, blocks.y) + offset,
+                                                          dim, ~fresh, seen);
                 warm_copies_commit();
         }
         return fresh != 0;
@@ -266,14 +301,16 @@ template <uint32_t D, uint32_t TILES> struct warm_narrow_state {
 };
 
 template <uint32_t D, uint32_t TILES>
-static __device__ __forceinline__ void warm_narrow_clear(struct warm_narrow_state<D, TILES> &state) {
+static __device__ __forceinline__ void
+warm_narrow_clear(struct warm_narrow_state<D, TILES> &state) {
 #pragma unroll
         for (uint32_t i = 0; i < TILES; i++) {
                 state.max[i][0] = state.max[i][1] = WARM_NONE;
                 state.mass[i][0] = state.mass[i][1] = 0.0f;
 #pragma unroll
                 for (uint32_t n = 0; n < D / 32; n++)
-                        state.sum[i][n][0] = state.sum[i][n][1] = state.sum[i][n][2] = state.sum[i][n][3] = 0.0f;
+                        state.sum[i][n][0] = state.sum[i][n][1] = state.sum[i][n][2] =
+                                state.sum[i][n][3] = 0.0f;
         }
 }
 
@@ -283,7 +320,8 @@ static __device__ __forceinline__ void warm_narrow_clear(struct warm_narrow_stat
  * @param ret_max the chunk's largest score of each pair
  */
 template <bool BF16, uint32_t D, uint32_t TILES>
-static __device__ __forceinline__ void warm_narrow_weigh(const struct warm_job &job, uint32_t n_tiles, uint32_t stage,
+static __device__ __forceinline__ void warm_narrow_weigh(const struct warm_job &job,
+                                                         uint32_t n_tiles, uint32_t stage,
                                                          uint8_t *shared, float (*ret_max)[2]) {
         using N = warm_narrow<D, TILES>;
         uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
@@ -314,7 +352,8 @@ static __device__ __forceinline__ void warm_narrow_weigh(const struct warm_job &
                 for (uint32_t half = 0; half < 2; half++)
                         if (i < n_tiles) {
                                 uint32_t m = i * 16 + half * 8 + g;
-                                uint64_t seen = full ? WARM_ALL_SEEN : bits[((uint32_t *) (shared + N::rows))[m]];
+                                uint64_t seen = full ? WARM_ALL_SEEN
+                                                     : bits[((uint32_t *) (shared + N::rows))[m]];
                                 float most = WARM_NONE;
 
                                 seen >>= warp * 16 + t * 2;
@@ -338,7 +377,8 @@ static __device__ __forceinline__ void warm_narrow_weigh(const struct warm_job &
 #pragma unroll
                 for (uint32_t half = 0; half < 2; half++)
                         if (i < n_tiles) {
-                                uint32_t m = i * 16 + half * 8 + g, to = N::p + m * N::ld_p + warp * 32 + t * 4;
+                                uint32_t m = i * 16 + half * 8 + g,
+                                         to = N::p + m * N::ld_p + warp * 32 + t * 4;
                                 float most = maxima[m], shift;
 
 #pragma unroll
@@ -348,16 +388,18 @@ static __device__ __forceinline__ void warm_narrow_weigh(const struct warm_job &
                                 shift = warm_shift(most);
 #pragma unroll
                                 for (uint32_t j = 0; j < 2; j++)
-                                        *(uint32_t *) (shared + to + j * 16) =
-                                                warm_pair<BF16>(warm_exp2(__fadd_rn(s[i][j][half * 2], -shift)),
-                                                                warm_exp2(__fadd_rn(s[i][j][half * 2 + 1], -shift)));
+                                        *(uint32_t *) (shared + to + j * 16) = warm_pair<BF16>(
+                                                warm_exp2(__fadd_rn(s[i][j][half * 2], -shift)),
+                                                warm_exp2(
+                                                        __fadd_rn(s[i][j][half * 2 + 1], -shift)));
                         }
 }
 
 /* The weighted sums of V over a chunk, and the weights' own sum (in mass[..][0] and [2]). */
 template <bool BF16, uint32_t D, uint32_t TILES>
-static __device__ __forceinline__ void warm_narrow_sum(uint32_t n_tiles, uint32_t stage, uint32_t at,
-                                                       float (*ret_sum)[D / 32][4], float (*ret_mass)[4]) {
+static __device__ __forceinline__ void warm_narrow_sum(uint32_t n_tiles, uint32_t stage,
+                                                       uint32_t at, float (*ret_sum)[D / 32][4],
+                                                       float (*ret_mass)[4]) {
         using N = warm_narrow<D, TILES>;
         uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
         uint32_t from_v = at + N::v(stage) + warm_tile<D>::at(lane, warp * N::columns);
@@ -367,7 +409,8 @@ static __device__ __forceinline__ void warm_narrow_sum(uint32_t n_tiles, uint32_
                 ret_mass[i][0] = ret_mass[i][1] = ret_mass[i][2] = ret_mass[i][3] = 0.0f;
 #pragma unroll
                 for (uint32_t n = 0; n < N::columns; n++)
-                        ret_sum[i][n][0] = ret_sum[i][n][1] = ret_sum[i][n][2] = ret_sum[i][n][3] = 0.0f;
+                        ret_sum[i][n][0] = ret_sum[i][n][1] = ret_sum[i][n][2] = ret_sum[i][n][3] =
+                                0.0f;
         }
 #pragma unroll
         for (uint32_t step = 0; step < 2; step++) { /* of 32 slots */
@@ -375,7 +418,8 @@ static __device__ __forceinline__ void warm_narrow_sum(uint32_t n_tiles, uint32_
 
 #pragma unroll
                 for (uint32_t n = 0; n < N::columns; n++)
-                        warm_load_turned(v[n], warm_tile<D>::further(from_v, n) + step * 32 * warm_tile<D>::ld_bytes);
+                        warm_load_turned(v[n], warm_tile<D>::further(from_v, n) +
+                                                       step * 32 * warm_tile<D>::ld_bytes);
 #pragma unroll
                 for (uint32_t i = 0; i < TILES; i++)
 #pragma unroll
@@ -383,20 +427,25 @@ static __device__ __forceinline__ void warm_narrow_sum(uint32_t n_tiles, uint32_
                                 if (i < n_tiles) {
                                         uint32_t p[4];
 
-                                        warm_load_matrices(p, at + N::p + (i * 16 + lane % 16) * N::ld_p + step * 64 + half * 32 + lane / 16 * 16);
+                                        warm_load_matrices(
+                                                p, at + N::p + (i * 16 + lane % 16) * N::ld_p +
+                                                           step * 64 + half * 32 + lane / 16 * 16);
 #pragma unroll
                                         for (uint32_t n = 0; n < N::columns; n++)
-                                                warm_mma<BF16>(ret_sum[i][n], p, v[n][half * 2], v[n][half * 2 + 1]);
-                                        warm_mma<BF16>(ret_mass[i], p, warm_ones<BF16>(), warm_ones<BF16>());
+                                                warm_mma<BF16>(ret_sum[i][n], p, v[n][half * 2],
+                                                               v[n][half * 2 + 1]);
+                                        warm_mma<BF16>(ret_mass[i], p, warm_ones<BF16>(),
+                                                       warm_ones<BF16>());
                                 }
         }
 }
 
 /* Leave a part of each pair at a granule of the unit. */
 template <uint32_t D, uint32_t TILES>
-static __device__ __forceinline__ void warm_narrow_leave(const struct warm_job &job, const struct warm_run &run,
-                                                         uint32_t granule, const uint8_t *shared, uint32_t m, float max,
-                                                         float mass, const float (*sum)[4], uint32_t half) {
+static __device__ __forceinline__ void
+warm_narrow_leave(const struct warm_job &job, const struct warm_run &run, uint32_t granule,
+                  const uint8_t *shared, uint32_t m, float max, float mass, const float (*sum)[4],
+                  uint32_t half) {
         using N = warm_narrow<D, TILES>;
         uint32_t part = ((const uint32_t *) (shared + N::parts))[m] + granule, t = threadIdx.x % 4;
         float *to = job.d_sums + (uint64_t) part * job.a.head_dim_v;
@@ -410,15 +459,17 @@ static __device__ __forceinline__ void warm_narrow_leave(const struct warm_job &
                 uint32_t d = (threadIdx.x / 32 * N::columns + n) * 8;
 
                 if (d < job.a.head_dim_v)
-                        *(float2 *) (to + d + t * 2) = make_float2(sum[n][half * 2], sum[n][half * 2 + 1]);
+                        *(float2 *) (to + d + t * 2) =
+                                make_float2(sum[n][half * 2], sum[n][half * 2 + 1]);
         }
 }
 
 /* The outputs of a pair that no other block has a chunk of. */
 template <uint32_t D, uint32_t TILES>
-static __device__ __forceinline__ void warm_narrow_put(const struct warm_job &job, const struct warm_schedule &s,
-                                                       const struct warm_run &run, uint32_t m, float mass,
-                                                       const float (*sum)[4], uint32_t half) {
+static __device__ __forceinline__ void
+warm_narrow_put(const struct warm_job &job, const struct warm_schedule &s,
+                const struct warm_run &run, uint32_t m, float mass, const float (*sum)[4],
+                uint32_t half) {
         using N = warm_narrow<D, TILES>;
         uint32_t pair = run.m_begin + m, row = s.units[run.unit].first_row + pair / job.ratio;
         uint32_t column = (run.kv_head * job.ratio + pair % job.ratio) * job.a.head_dim_v;
@@ -431,15 +482,17 @@ static __device__ __forceinline__ void warm_narrow_put(const struct warm_job &jo
                 uint32_t d = (threadIdx.x / 32 * N::columns + n) * 8;
 
                 if (d < job.a.head_dim_v)
-                        warm_put(job, row, column + d + threadIdx.x % 4 * 2, sum[n][half * 2], sum[n][half * 2 + 1], share);
+                        warm_put(job, row, column + d + threadIdx.x % 4 * 2, sum[n][half * 2],
+                                 sum[n][half * 2 + 1], share);
         }
 }
 
 /* Send for a chunk inside a run, and make what is missing in it. */
 template <bool BF16, uint32_t D, uint32_t TILES>
-static __device__ __forceinline__ void warm_narrow_next(const struct warm_job &job, const struct warm_schedule &s,
-                                                        const struct warm_run &run, uint32_t chunk, uint32_t stage,
-                                                        uint2 blocks, uint8_t *shared) {
+static __device__ __forceinline__ void
+warm_narrow_next(const struct warm_job &job, const struct warm_schedule &s,
+                 const struct warm_run &run, uint32_t chunk, uint32_t stage, uint2 blocks,
+                 uint8_t *shared) {
         struct warm_narrow_heads<D> heads;
         uint32_t n, row;
 
@@ -455,15 +508,16 @@ static __device__ __forceinline__ void warm_narrow_next(const struct warm_job &j
 
 /* Begin a run: everything that its first chunks need is sent for or made. */
 template <bool BF16, uint32_t D, uint32_t TILES>
-static __device__ __forceinline__ void warm_narrow_begin(const struct warm_job &job, const struct warm_schedule &s,
-                                                         const struct warm_run &run, const uint2 *blocks,
-                                                         uint8_t *shared) {
+static __device__ __forceinline__ void
+warm_narrow_begin(const struct warm_job &job, const struct warm_schedule &s,
+                  const struct warm_run &run, const uint2 *blocks, uint8_t *shared) {
         using N = warm_narrow<D, TILES>;
         uint32_t j = threadIdx.x / 32, n = 0, row = 0;
         struct warm_narrow_heads<D> heads;
 
         if (N::makes) {
-                n = warm_narrow_count(s, run, run.n_m, run.begin, min(run.begin + N::stages, run.end), &row);
+                n = warm_narrow_count(s, run, run.n_m, run.begin,
+                                      min(run.begin + N::stages, run.end), &row);
                 warm_narrow_ask<D, TILES>(job, s, run, run.n_m, row, n, j, shared, heads);
         } else {
                 warm_narrow_fetch<D, TILES>(job, s, run, shared);
@@ -482,11 +536,13 @@ static __device__ __forceinline__ void warm_narrow_begin(const struct warm_job &
 
 /* One run. K and V of its first chunks are under way (warm_narrow_send), q is in shared memory. */
 template <bool BF16, uint32_t D, uint32_t TILES>
-static __device__ __forceinline__ void warm_narrow_go(const struct warm_job &job, const struct warm_schedule &s,
+static __device__ __forceinline__ void warm_narrow_go(const struct warm_job &job,
+                                                      const struct warm_schedule &s,
                                                       const struct warm_run &run, uint8_t *shared) {
         using N = warm_narrow<D, TILES>;
         struct warm_narrow_state<D, TILES> state;
-        uint32_t n_tiles = (run.n_m + 15) / 16, g = threadIdx.x % 32 / 4, cb = s.chunk_begin[run.unit];
+        uint32_t n_tiles = (run.n_m + 15) / 16, g = threadIdx.x % 32 / 4,
+                 cb = s.chunk_begin[run.unit];
         uint32_t first = run.begin; /* of what is merged in registers */
         bool merges = first == cb || first % WARM_SPAN_CHUNKS == 0;
         uint2 blocks = warm_run_blocks(job, s, run, run.begin + N::stages);
@@ -503,7 +559,8 @@ static __device__ __forceinline__ void warm_narrow_go(const struct warm_job &job
                         warm_copies_wait<1>();
                 __syncthreads();
                 if (N::stages == 2 && c > run.begin) {
-                        warm_narrow_next<BF16, D, TILES>(job, s, run, c + 1, 1 - stage, blocks, shared);
+                        warm_narrow_next<BF16, D, TILES>(job, s, run, c + 1, 1 - stage, blocks,
+                                                         shared);
                         blocks = warm_run_blocks(job, s, run, c + 2);
                 }
                 warm_narrow_weigh<BF16, D, TILES>(job, n_tiles, stage, shared, max);
@@ -528,22 +585,30 @@ static __device__ __forceinline__ void warm_narrow_go(const struct warm_job &job
                                 if (i >= n_tiles)
                                         continue;
                                 if (!merges) {
-                                        warm_narrow_leave<D, TILES>(job, run, (c >> s.shift) - (cb >> s.shift), shared, m,
-                                                             max[i][half], mass[i][half * 2], sum[i], half);
+                                        warm_narrow_leave<D, TILES>(
+                                                job, run, (c >> s.shift) - (cb >> s.shift), shared,
+                                                m, max[i][half], mass[i][half * 2], sum[i], half);
                                         continue;
                                 }
                                 warm_join(max[i][half], &state.max[i][half], &keep, &take);
-                                state.mass[i][half] = warm_joined(state.mass[i][half], mass[i][half * 2], keep, take);
+                                state.mass[i][half] = warm_joined(state.mass[i][half],
+                                                                  mass[i][half * 2], keep, take);
 #pragma unroll
                                 for (uint32_t n = 0; n < N::columns; n++)
 #pragma unroll
                                         for (uint32_t j = half * 2; j < half * 2 + 2; j++)
-                                                state.sum[i][n][j] = warm_joined(state.sum[i][n][j], sum[i][n][j], keep, take);
+                                                state.sum[i][n][j] =
+                                                        warm_joined(state.sum[i][n][j],
+                                                                    sum[i][n][j], keep, take);
                                 if (last && run.whole)
-                                        warm_narrow_put<D, TILES>(job, s, run, m, state.mass[i][half], state.sum[i], half);
+                                        warm_narrow_put<D, TILES>(job, s, run, m,
+                                                                  state.mass[i][half], state.sum[i],
+                                                                  half);
                                 else if (last)
-                                        warm_narrow_leave<D, TILES>(job, run, (first >> s.shift) - (cb >> s.shift), shared, m,
-                                                             state.max[i][half], state.mass[i][half], state.sum[i], half);
+                                        warm_narrow_leave<D, TILES>(
+                                                job, run, (first >> s.shift) - (cb >> s.shift),
+                                                shared, m, state.max[i][half], state.mass[i][half],
+                                                state.sum[i], half);
                         }
                 if (last) {
                         warm_narrow_clear(state);

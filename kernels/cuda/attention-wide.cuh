@@ -12,10 +12,13 @@
 
 /* A warp some heads of a row: q into the scratch, K and V into their block. */
 template <bool BF16, uint32_t D>
-static __global__ void __launch_bounds__(256) warm_store_kernel(const __grid_constant__ struct warm_job job) {
+static __global__ void __launch_bounds__(256)
+        warm_store_kernel(const __grid_constant__ struct warm_job job) {
         const struct warm_cuda_attention &a = job.a;
-        uint32_t n_all = a.n_heads + 2 * a.n_kv_heads, n_warps = (n_all + WARM_STORE_HEADS - 1) / WARM_STORE_HEADS;
-        uint32_t at = blockIdx.x * 8 + threadIdx.x / 32, row = at / n_warps, first = at % n_warps * WARM_STORE_HEADS;
+        uint32_t n_all = a.n_heads + 2 * a.n_kv_heads,
+                 n_warps = (n_all + WARM_STORE_HEADS - 1) / WARM_STORE_HEADS;
+        uint32_t at = blockIdx.x * 8 + threadIdx.x / 32, row = at / n_warps,
+                 first = at % n_warps * WARM_STORE_HEADS;
         const float *x = a.d_qkv + (uint64_t) row * a.ld_qkv;
         struct warm_head_values<D> values[WARM_STORE_HEADS];
         struct warm_head heads[WARM_STORE_HEADS];
@@ -39,8 +42,12 @@ static __global__ void __launch_bounds__(256) warm_store_kernel(const __grid_con
 
                 if (head >= n_all)
                         continue;
-                heads[i] = { x + head * a.head_dim_k, q ? a.d_q_norm : a.d_k_norm, a.d_turns + (uint64_t) row * a.n_pairs * 2,
-                             dim, a.n_pairs, q ? job.q_factor : 1.0f };
+                heads[i] = { x + head * a.head_dim_k,
+                             q ? a.d_q_norm : a.d_k_norm,
+                             a.d_turns + (uint64_t) row * a.n_pairs * 2,
+                             dim,
+                             a.n_pairs,
+                             q ? job.q_factor : 1.0f };
                 to[i] = block + (v ? a.v_offset : a.k_offset) +
                         (uint64_t) (h * WARM_BLOCK_TOKENS + slot % WARM_BLOCK_TOKENS) * dim * 2;
                 if (q)
@@ -56,7 +63,9 @@ static __global__ void __launch_bounds__(256) warm_store_kernel(const __grid_con
         for (uint32_t i = 0; i < WARM_STORE_HEADS; i++)
                 if (first + i < n_all)
                         warm_head_make<BF16, D>(heads[i], a.halves, a.norm_epsilon, values[i],
-                                                [&](uint32_t d, uint32_t two) { *(uint32_t *) (to[i] + d * 2) = two; });
+                                                [&](uint32_t d, uint32_t two) {
+                                                        *(uint32_t *) (to[i] + d * 2) = two;
+                                                });
 }
 
 template <uint32_t D> struct warm_wide {
@@ -68,16 +77,17 @@ template <uint32_t D> struct warm_wide {
         static constexpr uint32_t k = pairs * warm_tile<D>::ld_bytes;
         static constexpr uint32_t v = k + warm_tile<D>::bytes;
         static constexpr uint32_t seen = v + warm_tile<D>::bytes; /* [rows of the block] */
-        static constexpr uint32_t bits = seen + pairs * 16;       /* [rows] visible slots of a chunk */
-        static constexpr uint32_t marks = bits + pairs * 8;       /* [pairs] largest score and mass of the spans before */
+        static constexpr uint32_t bits = seen + pairs * 16; /* [rows] visible slots of a chunk */
+        static constexpr uint32_t marks =
+                bits + pairs * 8; /* [pairs] largest score and mass of the spans before */
         static constexpr uint32_t block = marks + pairs * 8;
         static constexpr uint32_t bytes = block + 48;
 };
 
 /* A block's part of the step; in shared memory. */
 struct warm_wide_block {
-        uint32_t first_row; /* of its pairs */
-        uint32_t n_rows;    /* <= pairs of a block */
+        uint32_t first_row;    /* of its pairs */
+        uint32_t n_rows;       /* <= pairs of a block */
         uint32_t m_begin, n_m; /* pair: (row - unit.first_row) * ratio + head of the KV head */
         uint32_t unit_row;
         uint32_t kv_head;
@@ -90,10 +100,11 @@ static_assert(sizeof(struct warm_wide_block) <= 48, "room for it");
 
 /* Find the block's rows; the whole block calls it. Later rows first: they see more. Return: false: there are none. */
 template <uint32_t D>
-static __device__ __forceinline__ bool warm_wide_find(const struct warm_job &job, struct warm_wide_block &b,
-                                                      struct warm_seen *ret_seen) {
+static __device__ __forceinline__ bool
+warm_wide_find(const struct warm_job &job, struct warm_wide_block &b, struct warm_seen *ret_seen) {
         using W = warm_wide<D>;
-        uint32_t n_kv = job.a.n_kv_heads, tiles = (WARM_CUDA_UNIT_ROWS_WIDE * job.ratio + W::pairs - 1) / W::pairs;
+        uint32_t n_kv = job.a.n_kv_heads,
+                 tiles = (WARM_CUDA_UNIT_ROWS_WIDE * job.ratio + W::pairs - 1) / W::pairs;
         uint32_t u = blockIdx.x / (tiles * n_kv), n_units = job.a.d_counts[1];
         uint32_t m = (tiles - 1 - blockIdx.x % tiles) * W::pairs, n_m, first, n_rows;
         struct warm_cuda_unit unit;
@@ -107,11 +118,21 @@ static __device__ __forceinline__ bool warm_wide_find(const struct warm_job &job
         first = unit.first_row + m / job.ratio;
         n_rows = unit.first_row + (m + n_m - 1) / job.ratio - first + 1;
         if (threadIdx.x == 0)
-                b = { first, n_rows, m, n_m, unit.first_row, blockIdx.x / tiles % n_kv, job.a.d_rows[first].sequence,
-                      UINT32_MAX, 0, 0, UINT32_MAX };
+                b = { first,
+                      n_rows,
+                      m,
+                      n_m,
+                      unit.first_row,
+                      blockIdx.x / tiles % n_kv,
+                      job.a.d_rows[first].sequence,
+                      UINT32_MAX,
+                      0,
+                      0,
+                      UINT32_MAX };
         __syncthreads();
         if (threadIdx.x < n_rows) {
-                struct warm_seen seen = warm_seen_of(job.a.d_rows[first + threadIdx.x], job.a.window);
+                struct warm_seen seen =
+                        warm_seen_of(job.a.d_rows[first + threadIdx.x], job.a.window);
 
                 ret_seen[threadIdx.x] = seen;
                 if (seen.lo < seen.hi) {
@@ -119,7 +140,8 @@ static __device__ __forceinline__ bool warm_wide_find(const struct warm_job &job
                         atomicMax(&b.hi, seen.hi);
                 }
                 atomicMax(&b.full_lo, seen.lo);
-                atomicMin(&b.full_hi, seen.mask == WARM_ALL_SEEN ? seen.hi : max(seen.hi, 64U) - 64);
+                atomicMin(&b.full_hi,
+                          seen.mask == WARM_ALL_SEEN ? seen.hi : max(seen.hi, 64U) - 64);
         }
         __syncthreads();
         if (threadIdx.x == 0)
@@ -130,28 +152,34 @@ static __device__ __forceinline__ bool warm_wide_find(const struct warm_job &job
 
 /* Send for a chunk of K (which 0) or V (1); slots that nobody sees become 0. */
 template <uint32_t D>
-static __device__ __forceinline__ void warm_wide_send(const struct warm_job &job, const struct warm_wide_block &b,
-                                                      uint32_t which, uint64_t seen, uint2 blocks, uint32_t to) {
+static __device__ __forceinline__ void
+warm_wide_send(const struct warm_job &job, const struct warm_wide_block &b, uint32_t which,
+               uint64_t seen, uint2 blocks, uint32_t to) {
         const struct warm_cuda_attention &a = job.a;
         uint32_t dim = which ? a.head_dim_v : a.head_dim_k;
-        uint64_t offset = (which ? a.v_offset : a.k_offset) + (uint64_t) b.kv_head * WARM_BLOCK_TOKENS * dim * 2;
+        uint64_t offset = (which ? a.v_offset : a.k_offset) +
+                          (uint64_t) b.kv_head * WARM_BLOCK_TOKENS * dim * 2;
 
         warm_copy_tile<D, warm_wide<D>::threads>(to, warm_cuda_block(a.kv, blocks.x) + offset,
-                                                 warm_cuda_block(a.kv, blocks.y) + offset, dim, WARM_ALL_SEEN, seen);
+                                                 warm_cuda_block(a.kv, blocks.y) + offset, dim,
+                                                 WARM_ALL_SEEN, seen);
         warm_copies_commit();
 }
 
 /* Blocks of a chunk; where nobody sees a slot of one it is not looked up. */
-static __device__ __forceinline__ uint2 warm_wide_blocks(const struct warm_job &job, const struct warm_wide_block &b,
+static __device__ __forceinline__ uint2 warm_wide_blocks(const struct warm_job &job,
+                                                         const struct warm_wide_block &b,
                                                          uint32_t chunk) {
         uint32_t slot = chunk * WARM_CUDA_CHUNK;
 
-        return make_uint2(slot < b.hi && slot + 32 > b.lo ? warm_block_of(job.a.kv, b.sequence, slot) : 0,
-                          slot + 32 < b.hi ? warm_block_of(job.a.kv, b.sequence, slot + 32) : 0);
+        return make_uint2(
+                slot < b.hi && slot + 32 > b.lo ? warm_block_of(job.a.kv, b.sequence, slot) : 0,
+                slot + 32 < b.hi ? warm_block_of(job.a.kv, b.sequence, slot + 32) : 0);
 }
 
 /* Bits of [lo, hi) in a chunk. */
-static __device__ __forceinline__ uint64_t warm_wide_range(const struct warm_wide_block &b, uint32_t chunk) {
+static __device__ __forceinline__ uint64_t warm_wide_range(const struct warm_wide_block &b,
+                                                           uint32_t chunk) {
         struct warm_seen all = { WARM_ALL_SEEN, b.lo, b.hi };
 
         return warm_seen_bits(all, chunk * WARM_CUDA_CHUNK);
@@ -202,7 +230,8 @@ static __device__ __forceinline__ void warm_wide_mask(const uint64_t *bits, floa
 
 /* Scores to weights, as the A fragments of the next product. */
 template <bool BF16>
-static __device__ __forceinline__ void warm_wide_weigh(float (*s)[4], float *ret_max, uint32_t (*ret_p)[4]) {
+static __device__ __forceinline__ void warm_wide_weigh(float (*s)[4], float *ret_max,
+                                                       uint32_t (*ret_p)[4]) {
 #pragma unroll
         for (uint32_t half = 0; half < 2; half++) {
                 float most = WARM_NONE, shift;
@@ -229,7 +258,8 @@ template <uint32_t D> struct warm_wide_state {
         float sum[D / 8][4];
 };
 
-template <uint32_t D> static __device__ __forceinline__ void warm_wide_clear(struct warm_wide_state<D> &state) {
+template <uint32_t D>
+static __device__ __forceinline__ void warm_wide_clear(struct warm_wide_state<D> &state) {
         state.max[0] = state.max[1] = WARM_NONE;
         state.mass[0] = state.mass[1] = 0.0f;
 #pragma unroll
@@ -239,7 +269,8 @@ template <uint32_t D> static __device__ __forceinline__ void warm_wide_clear(str
 
 /* The chunk's sums of p V, 32 dimensions at a time, joined to the span's. */
 template <bool BF16, uint32_t D>
-static __device__ __forceinline__ void warm_wide_join(uint32_t v, const float *max, const uint32_t (*p)[4],
+static __device__ __forceinline__ void warm_wide_join(uint32_t v, const float *max,
+                                                      const uint32_t (*p)[4],
                                                       struct warm_wide_state<D> &state) {
         using T = warm_tile<D>;
         float keep[2], take[2], mass[4] = {};
@@ -250,7 +281,8 @@ static __device__ __forceinline__ void warm_wide_join(uint32_t v, const float *m
 #pragma unroll
         for (uint32_t half = 0; half < 2; half++) {
                 warm_join(max[half], &state.max[half], &keep[half], &take[half]);
-                state.mass[half] = warm_joined(state.mass[half], mass[half * 2], keep[half], take[half]);
+                state.mass[half] =
+                        warm_joined(state.mass[half], mass[half * 2], keep[half], take[half]);
         }
         if (!__all_sync(~0U, keep[0] == 1.0f && keep[1] == 1.0f)) /* times 1 is no change */
 #pragma unroll
@@ -269,7 +301,8 @@ static __device__ __forceinline__ void warm_wide_join(uint32_t v, const float *m
 
 #pragma unroll
                         for (uint32_t i = 0; i < 2; i++)
-                                warm_load_turned(b[i], T::further(v, n + i * 2) + step * 16 * T::ld_bytes);
+                                warm_load_turned(b[i], T::further(v, n + i * 2) +
+                                                               step * 16 * T::ld_bytes);
 #pragma unroll
                         for (uint32_t i = 0; i < 2; i++) {
                                 warm_mma<BF16>(sum[i * 2], p[step], b[i][0], b[i][1]);
@@ -280,13 +313,15 @@ static __device__ __forceinline__ void warm_wide_join(uint32_t v, const float *m
                 for (uint32_t i = 0; i < 4; i++)
 #pragma unroll
                         for (uint32_t j = 0; j < 4; j++)
-                                state.sum[n + i][j] = __fmaf_rn(sum[i][j], take[j / 2], state.sum[n + i][j]);
+                                state.sum[n + i][j] =
+                                        __fmaf_rn(sum[i][j], take[j / 2], state.sum[n + i][j]);
         }
 }
 
 /* Row and head of one of the block's pairs. */
-static __device__ __forceinline__ void warm_wide_pair(const struct warm_job &job, const struct warm_wide_block &b,
-                                                      uint32_t m, uint32_t *ret_row, uint32_t *ret_head) {
+static __device__ __forceinline__ void warm_wide_pair(const struct warm_job &job,
+                                                      const struct warm_wide_block &b, uint32_t m,
+                                                      uint32_t *ret_row, uint32_t *ret_head) {
         uint32_t pair = b.m_begin + m;
 
         *ret_row = b.unit_row + pair / job.ratio;
@@ -298,9 +333,9 @@ static __device__ __forceinline__ void warm_wide_pair(const struct warm_job &job
  * it to nothing would not change it), the last one stays in the registers.
  */
 template <uint32_t D>
-static __device__ __forceinline__ void warm_wide_total(const struct warm_job &job, const struct warm_wide_block &b,
-                                                       bool first, bool last, struct warm_wide_state<D> &state,
-                                                       float2 *marks) {
+static __device__ __forceinline__ void
+warm_wide_total(const struct warm_job &job, const struct warm_wide_block &b, bool first, bool last,
+                struct warm_wide_state<D> &state, float2 *marks) {
 #pragma unroll
         for (uint32_t half = 0; half < 2; half++) {
                 uint32_t m = threadIdx.x / 32 * 16 + half * 8 + threadIdx.x % 32 / 4, row, head;
@@ -339,9 +374,11 @@ static __device__ __forceinline__ void warm_wide_total(const struct warm_job &jo
 
 /* Outputs of the block's pairs, or, where a row sees more spans than this one, its part of the span. */
 template <uint32_t D>
-static __device__ __forceinline__ void warm_wide_finish(const struct warm_job &job, const struct warm_wide_block &b,
-                                                        uint32_t span, const struct warm_wide_state<D> &state) {
-        struct warm_cuda_acts out = { job.a.out.d_values, 0, job.a.out.k_padded }; /* wide, as the compiler cannot know */
+static __device__ __forceinline__ void
+warm_wide_finish(const struct warm_job &job, const struct warm_wide_block &b, uint32_t span,
+                 const struct warm_wide_state<D> &state) {
+        struct warm_cuda_acts out = { job.a.out.d_values, 0,
+                                      job.a.out.k_padded }; /* wide, as the compiler cannot know */
         uint32_t dim = job.a.head_dim_v, t = threadIdx.x % 4;
 
 #pragma unroll
@@ -354,7 +391,8 @@ static __device__ __forceinline__ void warm_wide_finish(const struct warm_job &j
                 warm_wide_pair(job, b, m, &row, &head);
                 if (job.n_spans) {
                         struct warm_seen seen = warm_seen_of(job.a.d_rows[row], job.a.window);
-                        uint32_t first = seen.lo / WARM_CUDA_SPAN, last = (seen.hi - 1) / WARM_CUDA_SPAN;
+                        uint32_t first = seen.lo / WARM_CUDA_SPAN,
+                                 last = (seen.hi - 1) / WARM_CUDA_SPAN;
                         uint64_t at = ((uint64_t) row * job.a.n_heads + head) * job.n_spans + span;
 
                         if (seen.lo >= seen.hi)
@@ -375,7 +413,8 @@ static __device__ __forceinline__ void warm_wide_finish(const struct warm_job &j
                         if (part)
                                 *(float2 *) (part + n * 8) = make_float2(sum[0], sum[1]);
                         else
-                                *(uint32_t *) &out.d_values[warm_cuda_act_index(out, row, head * dim + n * 8 + t * 2)] =
+                                *(uint32_t *) &out.d_values[warm_cuda_act_index(
+                                        out, row, head * dim + n * 8 + t * 2)] =
                                         warm_act_pair(sum[0], sum[1], share);
                 }
         }
@@ -383,8 +422,8 @@ static __device__ __forceinline__ void warm_wide_finish(const struct warm_job &j
 
 /* Q of the block's pairs, and zeros where a product needs them. */
 template <uint32_t D>
-static __device__ __forceinline__ void warm_wide_queries(const struct warm_job &job, const struct warm_wide_block &b,
-                                                         uint8_t *shared) {
+static __device__ __forceinline__ void
+warm_wide_queries(const struct warm_job &job, const struct warm_wide_block &b, uint8_t *shared) {
         using W = warm_wide<D>;
         const struct warm_cuda_attention &a = job.a;
 
@@ -395,14 +434,17 @@ static __device__ __forceinline__ void warm_wide_queries(const struct warm_job &
                 warm_wide_pair(job, b, m, &row, &head);
                 if (piece * 8 < a.head_dim_k)
                         warm_copy(warm_shared(shared + warm_tile<D>::at(m, piece)),
-                                  job.d_q + ((uint64_t) row * a.n_heads + head) * a.head_dim_k + piece * 8, m < b.n_m);
+                                  job.d_q + ((uint64_t) row * a.n_heads + head) * a.head_dim_k +
+                                          piece * 8,
+                                  m < b.n_m);
                 else
                         *(uint4 *) (shared + warm_tile<D>::at(m, piece)) = make_uint4(0, 0, 0, 0);
         }
         if (a.head_dim_k < D)
                 for (uint32_t i = threadIdx.x; i < 64 * (D / 8); i += W::threads)
                         if (i % (D / 8) * 8 >= a.head_dim_k)
-                                *(uint4 *) (shared + W::k + warm_tile<D>::at(i / (D / 8), i % (D / 8))) =
+                                *(uint4 *) (shared + W::k +
+                                            warm_tile<D>::at(i / (D / 8), i % (D / 8))) =
                                         make_uint4(0, 0, 0, 0);
 }
 
@@ -412,22 +454,25 @@ static __device__ __forceinline__ uint64_t warm_wide_any(const uint64_t *bits, u
 
         for (uint32_t r = threadIdx.x % 32; r < n_rows; r += 32)
                 any |= bits[r];
-        return __reduce_or_sync(~0U, (uint32_t) any) | (uint64_t) __reduce_or_sync(~0U, (uint32_t) (any >> 32)) << 32;
+        return __reduce_or_sync(~0U, (uint32_t) any) |
+               (uint64_t) __reduce_or_sync(~0U, (uint32_t) (any >> 32)) << 32;
 }
 
 /* A chunk's scores to weights: soft cap, and what each row does not see. */
 template <bool BF16>
-static __device__ __forceinline__ void warm_wide_turn(const struct warm_job &job, const struct warm_wide_block &b, bool full,
-                                                      const uint64_t *bits, float (*s)[4], float *ret_max,
-                                                      uint32_t (*ret_p)[4]) {
+static __device__ __forceinline__ void
+warm_wide_turn(const struct warm_job &job, const struct warm_wide_block &b, bool full,
+               const uint64_t *bits, float (*s)[4], float *ret_max, uint32_t (*ret_p)[4]) {
         if (job.cap != 0.0f)
 #pragma unroll
                 for (uint32_t i = 0; i < 32; i++)
                         s[i / 4][i % 4] = __fmul_rn(warm_tanh(s[i / 4][i % 4]), job.cap);
         if (!full) {
                 uint32_t m = b.m_begin + threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4;
-                uint32_t row = b.unit_row - b.first_row, last = b.n_rows - 1; /* pairs beyond the last: anything */
-                uint64_t mine[2] = { bits[min(row + m / job.ratio, last)], bits[min(row + (m + 8) / job.ratio, last)] };
+                uint32_t row = b.unit_row - b.first_row,
+                         last = b.n_rows - 1; /* pairs beyond the last: anything */
+                uint64_t mine[2] = { bits[min(row + m / job.ratio, last)],
+                                     bits[min(row + (m + 8) / job.ratio, last)] };
 
                 warm_wide_mask(mine, s);
         }
@@ -470,7 +515,8 @@ static __global__ void __launch_bounds__(warm_wide<D>::threads, 2)
         warm_wide_clear(state);
 #pragma unroll 1
         for (uint32_t c = begin; c < end; c++) {
-                bool full = c * WARM_CUDA_CHUNK >= b.full_lo && (c + 1) * WARM_CUDA_CHUNK <= b.full_hi;
+                bool full =
+                        c * WARM_CUDA_CHUNK >= b.full_lo && (c + 1) * WARM_CUDA_CHUNK <= b.full_hi;
                 float s[8][4], max[2];
                 uint32_t p[4][4];
 
@@ -478,7 +524,8 @@ static __global__ void __launch_bounds__(warm_wide<D>::threads, 2)
                         bits[threadIdx.x] = warm_seen_bits(seen[threadIdx.x], c * WARM_CUDA_CHUNK);
                 warm_copies_wait<0>();
                 __syncthreads();
-                warm_wide_send<D>(job, b, 1, full ? WARM_ALL_SEEN : warm_wide_any(bits, b.n_rows), blocks, at + W::v);
+                warm_wide_send<D>(job, b, 1, full ? WARM_ALL_SEEN : warm_wide_any(bits, b.n_rows),
+                                  blocks, at + W::v);
                 if (c + 1 < end)
                         blocks = warm_wide_blocks(job, b, c + 1);
                 warm_wide_scores<BF16, D>(at, at + W::k, s);
@@ -490,8 +537,8 @@ static __global__ void __launch_bounds__(warm_wide<D>::threads, 2)
                 warm_wide_join<BF16, D>(at + W::v, max, p, state);
                 if (!job.n_spans && first_span != (end - 1) / WARM_SPAN_CHUNKS &&
                     (c + 1 == end || (c + 1) % WARM_SPAN_CHUNKS == 0)) {
-                        warm_wide_total<D>(job, b, c / WARM_SPAN_CHUNKS == first_span, c + 1 == end, state,
-                                           (float2 *) (shared + W::marks));
+                        warm_wide_total<D>(job, b, c / WARM_SPAN_CHUNKS == first_span, c + 1 == end,
+                                           state, (float2 *) (shared + W::marks));
                         if (c + 1 < end)
                                 warm_wide_clear(state);
                 }

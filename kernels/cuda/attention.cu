@@ -4,7 +4,8 @@
  */
 #include "attention-job.cuh"
 
-#define SCRATCH_PARTS_MAX (48ULL << 20) /* bytes; with fewer parts runs are whole spans (untuned guess) */
+#define SCRATCH_PARTS_MAX                                                                          \
+        (48ULL << 20) /* bytes; with fewer parts runs are whole spans (untuned guess) */
 
 static uint64_t smaller(uint64_t a, uint64_t b) {
         return a < b ? a : b;
@@ -22,8 +23,9 @@ static uint64_t q_bytes(uint32_t n_rows, uint32_t n_heads, uint32_t head_dim_k) 
         return ((uint64_t) n_rows * n_heads * head_dim_k * 2 + 255) / 256 * 256;
 }
 
-uint64_t warm_cuda_attention_scratch_bytes(uint32_t n_heads, uint32_t n_kv_heads, uint32_t head_dim_k,
-                                           uint32_t head_dim_v, uint32_t n_rows_max, uint32_t n_slots_max) {
+uint64_t warm_cuda_attention_scratch_bytes(uint32_t n_heads, uint32_t n_kv_heads,
+                                           uint32_t head_dim_k, uint32_t head_dim_v,
+                                           uint32_t n_rows_max, uint32_t n_slots_max) {
         uint64_t pairs = smaller(n_rows_max, WARM_CUDA_NARROW) * n_heads;
         uint64_t by_chunks = pairs * (n_slots_max / WARM_CUDA_CHUNK + 2) * part_bytes(head_dim_v);
         uint64_t by_spans = pairs * (n_slots_max / WARM_CUDA_SPAN + 2) * part_bytes(head_dim_v);
@@ -33,7 +35,8 @@ uint64_t warm_cuda_attention_scratch_bytes(uint32_t n_heads, uint32_t n_kv_heads
 
         (void) n_kv_heads;
         if (n_rows_max > WARM_CUDA_NARROW)
-                wide = q_bytes(n_rows_max, n_heads, head_dim_k) + (uint64_t) n_rows_max * n_heads * 256 * sizeof(float);
+                wide = q_bytes(n_rows_max, n_heads, head_dim_k) +
+                       (uint64_t) n_rows_max * n_heads * 256 * sizeof(float);
         return larger(narrow, wide) + 4096;
 }
 
@@ -42,8 +45,9 @@ static uint32_t n_processors(void) {
         static int n;
         int device;
 
-        if (n == 0 && (cudaGetDevice(&device) != cudaSuccess ||
-                       cudaDeviceGetAttribute(&n, cudaDevAttrMultiProcessorCount, device) != cudaSuccess))
+        if (n == 0 &&
+            (cudaGetDevice(&device) != cudaSuccess ||
+             cudaDeviceGetAttribute(&n, cudaDevAttrMultiProcessorCount, device) != cudaSuccess))
                 n = 0;
         return n ? (uint32_t) n : 132;
 }
@@ -64,9 +68,12 @@ static void prepare_narrow(struct warm_job *job) {
 
         job->d_q = (uint16_t *) a->d_scratch;
         divide(job, (uint8_t *) a->d_scratch + bytes, a->scratch_bytes - bytes);
-        job->n_tiles = a->n_unit_rows_max * job->ratio <= 16 ? 1 : warm_attention_tiles(warm_attention_dims(*a));
+        job->n_tiles = a->n_unit_rows_max * job->ratio <= 16
+                               ? 1
+                               : warm_attention_tiles(warm_attention_dims(*a));
         n_groups = (a->n_unit_rows_max * job->ratio + job->n_tiles * 16 - 1) / (job->n_tiles * 16);
-        n_work = (uint64_t) a->n_units_max * a->n_kv_heads * n_groups * (a->n_slots_max / WARM_CUDA_CHUNK + 1);
+        n_work = (uint64_t) a->n_units_max * a->n_kv_heads * n_groups *
+                 (a->n_slots_max / WARM_CUDA_CHUNK + 1);
         job->n_runs = (uint32_t) smaller(2 * n_processors(), n_work);
         job->n_threads = 32 * (uint32_t) smaller(n_spans, 16);
 }
@@ -75,13 +82,15 @@ static void prepare_narrow(struct warm_job *job) {
 static void prepare_wide(struct warm_job *job) {
         const struct warm_cuda_attention *a = &job->a;
         uint32_t pairs = warm_attention_dims(*a) == 256 ? 64 : 128;
-        uint64_t n_blocks = ((uint64_t) a->n_rows_max * job->ratio + pairs - 1) / pairs * a->n_kv_heads;
+        uint64_t n_blocks =
+                ((uint64_t) a->n_rows_max * job->ratio + pairs - 1) / pairs * a->n_kv_heads;
         uint64_t n_spans = (a->n_slots_max + WARM_CUDA_SPAN - 1) / WARM_CUDA_SPAN;
         uint64_t bytes = q_bytes(a->n_rows_max, a->n_heads, a->head_dim_k);
 
         job->d_q = (uint16_t *) a->d_scratch;
         divide(job, (uint8_t *) a->d_scratch + bytes, a->scratch_bytes - bytes);
-        if (n_blocks < n_processors() && n_spans > 1 && a->n_rows_max * a->n_heads * n_spans <= job->n_parts)
+        if (n_blocks < n_processors() && n_spans > 1 &&
+            a->n_rows_max * a->n_heads * n_spans <= job->n_parts)
                 job->n_spans = (uint32_t) n_spans;
         else
                 job->d_sums = (float *) ((uint8_t *) a->d_scratch + bytes);

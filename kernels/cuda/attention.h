@@ -54,8 +54,8 @@ struct warm_cuda_attention {
         float scale;
         float soft_cap; /* 0: none */
         float norm_epsilon;
-        uint32_t n_pairs; /* rope: pairs that turn; 0: none */
-        bool halves;      /* pairs (i, i + n_pairs), else (2i, 2i + 1) */
+        uint32_t n_pairs;                 /* rope: pairs that turn; 0: none */
+        bool halves;                      /* pairs (i, i + n_pairs), else (2i, 2i + 1) */
         const float *d_q_norm, *d_k_norm; /* [head_dim_k] or NULL */
         const float *d_turns;             /* [n_rows][n_pairs][2]: cos, sin */
 
@@ -74,15 +74,18 @@ struct warm_cuda_attention {
         /* What a captured graph is good for. */
         uint32_t n_rows_max; /* <= WARM_CUDA_NARROW: the narrow kernels, whatever n_rows is */
         uint32_t n_units_max;
-        uint32_t n_unit_rows_max; /* of a narrow step: where it is 1, as in decode, smaller kernels do */
+        uint32_t
+                n_unit_rows_max; /* of a narrow step: where it is 1, as in decode, smaller kernels do */
         uint32_t n_slots_max; /* bound of hi and of slot + 1 */
 
-        const float *d_qkv; /* [n_rows][ld_qkv]: q heads, k heads, v heads; 16-byte aligned, ld_qkv % 4 = 0 */
+        const float *
+                d_qkv; /* [n_rows][ld_qkv]: q heads, k heads, v heads; 16-byte aligned, ld_qkv % 4 = 0 */
         uint32_t ld_qkv;
-        struct warm_cuda_acts out; /* narrow where n_rows_max is; column = head * head_dim_v + dimension; the padding stays as it is */
-        void *d_scratch;           /* 256-byte aligned; may be shared by all layers of a stream */
-        uint64_t scratch_bytes;    /* as warm_cuda_attention_scratch_bytes() says, or more */
-        bool overlap;              /* launch with warm_launch()'s overlap */
+        struct warm_cuda_acts
+                out; /* narrow where n_rows_max is; column = head * head_dim_v + dimension; the padding stays as it is */
+        void *d_scratch;        /* 256-byte aligned; may be shared by all layers of a stream */
+        uint64_t scratch_bytes; /* as warm_cuda_attention_scratch_bytes() says, or more */
+        bool overlap;           /* launch with warm_launch()'s overlap */
 };
 
 /*
@@ -91,9 +94,9 @@ struct warm_cuda_attention {
  * @param n_rows_max the widest step
  * @param n_slots_max the longest sequence
  */
-WARM_CUDA_API uint64_t warm_cuda_attention_scratch_bytes(uint32_t n_heads, uint32_t n_kv_heads, uint32_t head_dim_k,
-                                                         uint32_t head_dim_v, uint32_t n_rows_max,
-                                                         uint32_t n_slots_max);
+WARM_CUDA_API uint64_t warm_cuda_attention_scratch_bytes(uint32_t n_heads, uint32_t n_kv_heads,
+                                                         uint32_t head_dim_k, uint32_t head_dim_v,
+                                                         uint32_t n_rows_max, uint32_t n_slots_max);
 
 /*
  * Launch the store of the step's K and V, and of its rotated q into the scratch. Where n_unit_rows_max times the heads
@@ -101,7 +104,8 @@ WARM_CUDA_API uint64_t warm_cuda_attention_scratch_bytes(uint32_t n_heads, uint3
  *
  * Return: 0; a cudaError_t.
  */
-WARM_CUDA_API int warm_cuda_attention_store(const struct warm_cuda_attention *a, cudaStream_t stream);
+WARM_CUDA_API int warm_cuda_attention_store(const struct warm_cuda_attention *a,
+                                            cudaStream_t stream);
 
 /* Launch the rest; right after warm_cuda_attention_store() of the same layer. Return: 0; a cudaError_t. */
 WARM_CUDA_API int warm_cuda_attention_run(const struct warm_cuda_attention *a, cudaStream_t stream);
