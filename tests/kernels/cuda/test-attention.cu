@@ -15,390 +15,7 @@
  * - So the output differs by (2d + 2u + 2^-19) * sum w |v| + 2^-19 max |v|, and by its own rounding: 2^-11 of it, and
  *   2^-25 / WARM_CUDA_ACT_SCALE.
  */
-#include <algorithm>
-#include <cmath>
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
-#include <random>
-#include <vector>
-
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
-#include "kernels/cuda/attention.h"
-
-#define CHECK(x)                                                                                                       \
-        do {                                                                                                           \
-                int r_ = (int) (x);                                                                                    \
-                if (r_) {                                                                                              \
-                        printf("not ok - %s: %s (line %d)\n", #x, cudaGetErrorString((cudaError_t) r_), __LINE__);     \
-                        exit(1);                                                                                       \
-                }                                                                                                      \
-        } while (0)
-
-static std::mt19937_64 dice;
-static int n_failed;
-
-static float normal() {
-        return std::normal_distribution<float>()(dice);
-}
-
-static uint32_t below(uint32_t n) {
-        return (uint32_t) (dice() % n);
-}
-
-static void report(bool ok, const char *what) {
-        printf("%s - %s\n", ok ? "ok" : "not ok", what);
-        fflush(stdout);
-        n_failed += !ok;
-}
-
-/* Device memory that lives as long as the object. */
-template <typename T> struct memory {
-        T *d = NULL;
-        size_t n;
-
-        explicit memory(size_t count) : n(count ? count : 1) { CHECK(cudaMalloc(&d, n * sizeof(T))); }
-        explicit memory(const std::vector<T> &v) : memory(v.size()) { put(v); }
-        memory(const memory &) = delete;
-        ~memory() { cudaFree(d); }
-        void put(const std::vector<T> &v) { CHECK(cudaMemcpy(d, v.data(), v.size() * sizeof(T), cudaMemcpyHostToDevice)); }
-        std::vector<T> get() const {
-                std::vector<T> v(n);
-
-                CHECK(cudaMemcpy(v.data(), d, n * sizeof(T), cudaMemcpyDeviceToHost));
-                return v;
-        }
-};
-
-struct shape {
-        const char *name;
-        uint32_t n_heads, n_kv_heads, dim_k, dim_v;
-        enum warm_type type;
-        uint32_t n_pairs;
-        bool halves, norms;
-        uint32_t window; /* 0: all */
-        float soft_cap;
-        float sharp; /* scale = sharp / sqrt(dim_k) */
-};
-
-enum sight { CAUSAL, HOLES, BOTH_WAYS };
-
-/* Sequences of rows; row i of a sequence has slot i. The first n_stored ones are put in memory by the host. */
-struct sequence {
-        uint32_t n, n_stored;
-        std::vector<float> qkv;               /* [n - n_stored][ld] */
-        std::vector<struct warm_cuda_row> rows; /* [n] */
-        std::vector<uint32_t> blocks;
-};
-
-struct piece {
-        uint32_t sequence, first, n;
-};
-
-static float scale_of(const struct shape &s) {
-        return s.sharp / sqrtf((float) s.dim_k);
-}
-
-static uint32_t width_of(const struct shape &s) {
-        return (s.n_heads + s.n_kv_heads) * s.dim_k + s.n_kv_heads * s.dim_v;
-}
-
-static uint16_t round_to(enum warm_type type, float x) {
-        float most = type == WARM_TYPE_F16 ? 65504.0F : 0x1.FEp+127F;
-
-        x = std::isfinite(x) ? x : 0;
-        x = fmaxf(fminf(x, most), -most);
-        if (type == WARM_TYPE_F16) {
-                __half h = __float2half_rn(x);
-                uint16_t bits;
-
-                memcpy(&bits, &h, 2);
-                return bits;
-        }
-        uint32_t u;
-
-        memcpy(&u, &x, 4);
-        return (uint16_t) ((u + 0x7fff + (u >> 16 & 1)) >> 16);
-}
-
-static float value_of(enum warm_type type, uint16_t bits) {
-        if (type == WARM_TYPE_F16) {
-                __half_raw h;
-
-                h.x = bits;
-                return __half2float(h);
-        }
-        uint32_t u = (uint32_t) bits << 16;
-        float x;
-
-        memcpy(&x, &u, 4);
-        return x;
-}
-
-/* Everything a shape needs on the device, and its truth on the host. */
-struct world {
-        struct shape s;
-        std::vector<struct sequence> sequences;
-        std::vector<float> q_norm, k_norm;
-        uint64_t k_offset, v_offset, block_bytes;
-        uint32_t n_blocks, table_ld, n_slots, blocks_per_chunk = 4;
-        std::vector<uint8_t> stored; /* KV memory before anything ran */
-
-        world(const struct shape &shape, const std::vector<std::pair<uint32_t, uint32_t>> &lengths, enum sight sight);
-        uint8_t *place(uint8_t *base, uint32_t seq, uint32_t slot, uint32_t kv_head, bool v) const;
-        void see(struct sequence &q, enum sight sight);
-        std::vector<float> turns(uint32_t position) const;
-};
-
-static const uint32_t LAYER_GAP = 96; /* bytes before and between tiles: other layers */
-
-uint8_t *world::place(uint8_t *base, uint32_t seq, uint32_t slot, uint32_t kv_head, bool v) const {
-        uint32_t dim = v ? s.dim_v : s.dim_k;
-
-        return base + sequences[seq].blocks[slot / 32] * block_bytes + (v ? v_offset : k_offset) +
-               (uint64_t) (kv_head * 32 + slot % 32) * dim * 2;
-}
-
-void world::see(struct sequence &q, enum sight sight) {
-        for (uint32_t i = 0; i < q.n; i++) {
-                struct warm_cuda_row &r = q.rows[i];
-
-                r.slot = r.position = i;
-                r.lo = 0;
-                r.hi = i + 1;
-                r.mask = UINT64_MAX;
-                if (sight == BOTH_WAYS)
-                        r.hi = q.n;
-                if (sight == HOLES && below(3) == 0)
-                        r.lo = below(i + 1);
-                if (sight == HOLES && below(2) == 0)
-                        r.mask = dice() | (below(4) ? 1 : 0);
-                if (sight == HOLES && below(16) == 0)
-                        r.mask = 0;
-                if (sight == HOLES && below(16) == 0)
-                        r.hi = below(i + 1);
-        }
-}
-
-world::world(const struct shape &shape, const std::vector<std::pair<uint32_t, uint32_t>> &lengths, enum sight sight)
-        : s(shape) {
-        std::vector<uint32_t> order;
-        uint32_t at = 0;
-
-        n_slots = 0;
-        n_blocks = 3;
-        for (auto &l : lengths) {
-                n_slots = std::max(n_slots, l.second);
-                n_blocks += (l.second + 31) / 32;
-        }
-        n_blocks = (n_blocks + blocks_per_chunk - 1) / blocks_per_chunk * blocks_per_chunk;
-        table_ld = (n_slots + 31) / 32;
-        k_offset = LAYER_GAP;
-        v_offset = (k_offset + (uint64_t) s.n_kv_heads * 32 * s.dim_k * 2 + LAYER_GAP) / 16 * 16;
-        block_bytes = v_offset + (uint64_t) s.n_kv_heads * 32 * s.dim_v * 2;
-        stored.assign(n_blocks * block_bytes, 0xff);
-        for (uint32_t b = 0; b < n_blocks; b++)
-                order.push_back(b);
-        std::shuffle(order.begin(), order.end(), dice);
-        for (uint32_t d = 0; s.norms && d < s.dim_k; d++) {
-                q_norm.push_back(1 + 0.2f * normal());
-                k_norm.push_back(1 + 0.2f * normal());
-        }
-        for (auto &l : lengths) {
-                struct sequence q = {};
-
-                q.n_stored = l.first;
-                q.n = l.second;
-                q.rows.resize(q.n);
-                see(q, sight);
-                for (uint32_t i = 0; i < (q.n + 31) / 32; i++)
-                        q.blocks.push_back(order[at++]);
-                for (size_t i = 0; i < (size_t) (q.n - q.n_stored) * width_of(s); i++)
-                        q.qkv.push_back(normal());
-                sequences.push_back(q);
-                for (uint32_t i = 0; i < q.n_stored; i++)
-                        for (uint32_t h = 0; h < s.n_kv_heads; h++)
-                                for (int v = 0; v < 2; v++) {
-                                        uint16_t *to = (uint16_t *) place(stored.data(), (uint32_t) sequences.size() - 1, i, h, v);
-
-                                        for (uint32_t d = 0; d < (v ? s.dim_v : s.dim_k); d++)
-                                                to[d] = round_to(s.type, normal());
-                                }
-        }
-}
-
-std::vector<float> world::turns(uint32_t position) const {
-        std::vector<float> t;
-
-        for (uint32_t i = 0; i < s.n_pairs; i++) {
-                double a = position * pow(10000.0, -(double) i / s.n_pairs);
-
-                t.push_back((float) cos(a));
-                t.push_back((float) sin(a));
-        }
-        return t;
-}
-
-/* A head in float, as the definition says, but for the order of the norm's sum. */
-static std::vector<float> head_of(const struct world &w, const float *x, const std::vector<float> &norm,
-                                  const std::vector<float> &t) {
-        std::vector<float> y(x, x + w.s.dim_k);
-        uint32_t n = w.s.n_pairs;
-        double sum = 0;
-
-        for (float v : y)
-                sum += (double) v * v;
-        for (uint32_t d = 0; w.s.norms && d < w.s.dim_k; d++)
-                y[d] = (float) (y[d] * (float) (1 / sqrt(sum / w.s.dim_k + 1e-6))) * norm[d];
-        for (uint32_t i = 0; i < n; i++) {
-                float &p = y[w.s.halves ? i : 2 * i], &q = y[w.s.halves ? i + n : 2 * i + 1], a = p, b = q;
-                volatile float ac = a * t[2 * i], bs = b * t[2 * i + 1], as = a * t[2 * i + 1], bc = b * t[2 * i];
-
-                p = ac - bs;
-                q = as + bc;
-        }
-        return y;
-}
-
-/* Outputs as [row][column]. */
-static __global__ void gather(struct warm_cuda_acts acts, uint32_t n_columns, uint16_t *d_rows) {
-        for (uint32_t c = threadIdx.x; c < n_columns; c += blockDim.x)
-                d_rows[blockIdx.x * n_columns + c] = acts.d_values[warm_cuda_act_index(acts, blockIdx.x, c)];
-}
-
-/* A world's memory on the device, and steps over it. */
-struct runner {
-        const struct world &w;
-        memory<uint8_t> kv, scratch;
-        memory<uint32_t> tables;
-        memory<float> q_norm, k_norm;
-        cudaStream_t stream;
-        std::vector<std::vector<uint16_t>> out; /* [sequence][row][n_heads * dim_v], f16 */
-
-        runner(const struct world &world, uint64_t scratch_bytes);
-        ~runner() { cudaStreamDestroy(stream); }
-        void step(const std::vector<struct piece> &pieces, uint32_t spare_rows);
-};
-
-static uint64_t scratch_for(const struct world &w) {
-        return warm_cuda_attention_scratch_bytes(w.s.n_heads, w.s.n_kv_heads, w.s.dim_k, w.s.dim_v, 2048, w.n_slots);
-}
-
-runner::runner(const struct world &world, uint64_t scratch_bytes)
-        : w(world), kv(world.stored), scratch(scratch_bytes), tables(world.sequences.size() * world.table_ld),
-          q_norm(world.q_norm), k_norm(world.k_norm) {
-        std::vector<uint32_t> t(world.sequences.size() * world.table_ld, 0xffffffffU);
-
-        for (size_t i = 0; i < world.sequences.size(); i++)
-                std::copy(world.sequences[i].blocks.begin(), world.sequences[i].blocks.end(), t.begin() + i * world.table_ld);
-        tables.put(t);
-        CHECK(cudaMemset(scratch.d, 0xff, scratch.n));
-        CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
-        for (auto &q : world.sequences)
-                out.push_back(std::vector<uint16_t>((size_t) q.n * world.s.n_heads * world.s.dim_v, 0x7e00));
-}
-
-void runner::step(const std::vector<struct piece> &pieces, uint32_t spare_rows) {
-        const struct shape &s = w.s;
-        uint32_t width = width_of(s), ld = (width + 3) / 4 * 4 + 4, columns = s.n_heads * s.dim_v, n = 0;
-        std::vector<struct warm_cuda_row> rows;
-        std::vector<struct warm_cuda_unit> units;
-        std::vector<float> qkv, turns;
-
-        for (auto &p : pieces)
-                n += p.n;
-        uint32_t n_max = n <= 64 ? std::min(n + spare_rows, 64U) : n + spare_rows;
-        uint32_t unit_rows = n_max <= WARM_CUDA_NARROW ? WARM_CUDA_UNIT_ROWS_NARROW : WARM_CUDA_UNIT_ROWS_WIDE;
-        uint32_t hi = 0;
-
-        for (auto &p : pieces) {
-                const struct sequence &q = w.sequences[p.sequence];
-
-                for (uint32_t i = 0; i < p.n; i++) {
-                        struct warm_cuda_row r = q.rows[p.first + i];
-                        std::vector<float> t = w.turns(r.position);
-                        const float *x = &q.qkv[(size_t) (p.first + i - q.n_stored) * width];
-
-                        if (i % unit_rows == 0)
-                                units.push_back({ (uint32_t) rows.size(), std::min(unit_rows, p.n - i) });
-                        r.sequence = p.sequence;
-                        hi = std::max(std::max(hi, r.hi), r.slot + 1);
-                        rows.push_back(r);
-                        turns.insert(turns.end(), t.begin(), t.end());
-                        qkv.insert(qkv.end(), x, x + width);
-                        qkv.insert(qkv.end(), ld - width, NAN);
-                }
-        }
-        std::vector<uint32_t> counts = { n, (uint32_t) units.size() };
-
-        rows.resize(n_max);
-        units.resize(std::min<size_t>(units.size() + spare_rows, n_max));
-        qkv.resize((size_t) n_max * ld);
-        turns.resize((size_t) n_max * s.n_pairs * 2);
-        memory<struct warm_cuda_row> d_rows(rows);
-        memory<struct warm_cuda_unit> d_units(units);
-        memory<uint32_t> d_counts(counts);
-        memory<float> d_qkv(qkv), d_turns(turns);
-        uint32_t k_padded = (columns + 63) / 64 * 64, n8 = n_max <= 8 ? 1 : n_max <= 16 ? 2 : n_max <= 32 ? 4 : 8;
-        struct warm_cuda_acts acts = { NULL, n_max <= WARM_CUDA_NARROW ? n8 : 0, k_padded };
-        memory<uint16_t> d_out((size_t) (acts.n8 ? acts.n8 * 8 : (n_max + 127) / 128 * 128) * k_padded);
-        struct warm_cuda_attention a = {};
-
-        CHECK(cudaMemset(d_out.d, 0xff, d_out.n * 2));
-        acts.d_values = d_out.d;
-        a.n_heads = s.n_heads;
-        a.n_kv_heads = s.n_kv_heads;
-        a.head_dim_k = s.dim_k;
-        a.head_dim_v = s.dim_v;
-        a.window = s.window ? s.window : UINT32_MAX;
-        a.scale = scale_of(s);
-        a.soft_cap = s.soft_cap;
-        a.norm_epsilon = 1e-6f;
-        a.n_pairs = s.n_pairs;
-        a.halves = s.halves;
-        a.d_q_norm = s.norms ? q_norm.d : NULL;
-        a.d_k_norm = s.norms ? k_norm.d : NULL;
-        a.d_turns = d_turns.d;
-        a.kv.d_base = kv.d;
-        a.kv.chunk_bytes = w.blocks_per_chunk * w.block_bytes;
-        a.kv.block_bytes = w.block_bytes;
-        a.kv.chunk_shift = 2;
-        a.kv.type = s.type;
-        a.kv.d_tables = tables.d;
-        a.kv.table_ld = w.table_ld;
-        a.k_offset = w.k_offset;
-        a.v_offset = w.v_offset;
-        a.d_rows = d_rows.d;
-        a.d_counts = d_counts.d;
-        a.d_units = d_units.d;
-        a.n_rows_max = n_max;
-        a.n_units_max = (uint32_t) units.size();
-        for (auto &u : units)
-                a.n_unit_rows_max = std::max(a.n_unit_rows_max, u.n_rows);
-        a.n_slots_max = spare_rows ? w.n_slots : hi;
-        a.d_qkv = d_qkv.d;
-        a.ld_qkv = ld;
-        a.out = acts;
-        a.d_scratch = scratch.d;
-        a.scratch_bytes = scratch.n;
-        a.overlap = true;
-        CHECK(warm_cuda_attention_store(&a, stream));
-        CHECK(warm_cuda_attention_run(&a, stream));
-        memory<uint16_t> d_gathered((size_t) n * columns);
-
-        gather<<<n, 256, 0, stream>>>(acts, columns, d_gathered.d);
-        CHECK(cudaStreamSynchronize(stream));
-
-        std::vector<uint16_t> values = d_gathered.get();
-        uint32_t r = 0;
-
-        for (auto &p : pieces)
-                for (uint32_t i = 0; i < p.n; i++, r++)
-                        std::copy(values.begin() + (size_t) r * columns, values.begin() + (size_t) (r + 1) * columns,
-                                  out[p.sequence].begin() + (size_t) (p.first + i) * columns);
-}
+#include "attention-fixture.cuh"
 
 static bool visible(const struct world &w, const struct warm_cuda_row &r, uint32_t slot) {
         uint32_t behind = w.s.window && r.slot >= w.s.window ? r.slot - w.s.window + 1 : 0;
@@ -408,18 +25,36 @@ static bool visible(const struct world &w, const struct warm_cuda_row &r, uint32
         return r.hi - 1 - slot >= 64 || (r.mask >> (r.hi - 1 - slot) & 1);
 }
 
+/* A score in double. @param d raised to how far the GPU's may be from it */
+static double score_of(const struct shape &s, const std::vector<float> &head, float factor,
+                       const uint16_t *k, double &d) {
+        double u = s.type == WARM_TYPE_F16 ? 0x1p-11 : 0x1p-8, score = 0, all = 0, most = 0;
+
+        for (uint32_t i = 0; i < s.dim_k; i++) {
+                double p = (double) head[i] / factor * value_of(s.type, k[i]);
+
+                score += p;
+                all += fabs(p);
+                most = std::max(most, fabs(p));
+        }
+        score *= scale_of(s);
+        d = std::max(d, fabs(scale_of(s)) * (0x1p-20 * all + 4 * u * most));
+        return s.soft_cap != 0 ? s.soft_cap * tanh(score / s.soft_cap) : score;
+}
+
 /* The largest error of a row, as a part of its tolerance. */
-static double check_row(const struct world &w, const std::vector<uint8_t> &kv, uint32_t seq, uint32_t row,
-                        const std::vector<std::vector<uint16_t>> &out) {
+static double check_row(const struct world &w, const std::vector<uint8_t> &kv, uint32_t seq,
+                        uint32_t row, const std::vector<std::vector<uint16_t>> &out) {
         const struct shape &s = w.s;
         const struct sequence &q = w.sequences[seq];
         const float *x = &q.qkv[(size_t) (row - q.n_stored) * width_of(s)];
-        double u = s.type == WARM_TYPE_F16 ? 0x1p-11 : 0x1p-8, worst = 0, scale = fabs(scale_of(s));
+        double u = s.type == WARM_TYPE_F16 ? 0x1p-11 : 0x1p-8, worst = 0;
         float factor = s.soft_cap != 0 ? scale_of(s) / s.soft_cap : scale_of(s) * 1.44269504f;
         uint8_t *base = (uint8_t *) kv.data();
 
         for (uint32_t h = 0; h < s.n_heads; h++) {
-                std::vector<float> head = head_of(w, x + h * s.dim_k, w.q_norm, w.turns(q.rows[row].position));
+                std::vector<float> head =
+                        head_of(w, x + h * s.dim_k, w.q_norm, w.turns(q.rows[row].position));
                 std::vector<double> scores, sum(s.dim_v), size(s.dim_v), most_v(s.dim_v);
                 double max = -INFINITY, d = 0, mass = 0;
                 uint32_t kv_head = h / (s.n_heads / s.n_kv_heads);
@@ -427,29 +62,21 @@ static double check_row(const struct world &w, const std::vector<uint8_t> &kv, u
                 for (float &v : head)
                         v = value_of(s.type, round_to(s.type, v * factor));
                 for (uint32_t slot = 0; slot < q.n; slot++) {
-                        const uint16_t *k = (const uint16_t *) w.place(base, seq, slot, kv_head, false);
-                        double score = 0, all = 0, most = 0;
+                        const uint16_t *k =
+                                (const uint16_t *) w.place(base, seq, slot, kv_head, false);
+                        double score;
 
                         scores.push_back(-INFINITY);
                         if (!visible(w, q.rows[row], slot))
                                 continue;
-                        for (uint32_t i = 0; i < s.dim_k; i++) {
-                                double p = (double) head[i] / factor * value_of(s.type, k[i]);
-
-                                score += p;
-                                all += fabs(p);
-                                most = std::max(most, fabs(p));
-                        }
-                        score *= scale_of(s);
-                        d = std::max(d, scale * (0x1p-20 * all + 4 * u * most));
-                        if (s.soft_cap != 0)
-                                score = s.soft_cap * tanh(score / s.soft_cap);
+                        score = score_of(s, head, factor, k, d);
                         scores[slot] = score;
                         max = std::max(max, score);
                 }
                 d += s.soft_cap * 0x1p-20;
                 for (uint32_t slot = 0; slot < q.n; slot++) {
-                        const uint16_t *v = (const uint16_t *) w.place(base, seq, slot, kv_head, true);
+                        const uint16_t *v =
+                                (const uint16_t *) w.place(base, seq, slot, kv_head, true);
                         double p = exp(scores[slot] - max);
 
                         if (!(scores[slot] > -INFINITY))
@@ -464,11 +91,14 @@ static double check_row(const struct world &w, const std::vector<uint8_t> &kv, u
                         }
                 }
                 for (uint32_t i = 0; i < s.dim_v; i++) {
-                        double want = mass > 0 ? sum[i] / mass : 0, all = mass > 0 ? size[i] / mass : 0;
-                        double got = value_of(WARM_TYPE_F16, out[seq][((size_t) row * s.n_heads + h) * s.dim_v + i]) /
-                                     (double) WARM_CUDA_ACT_SCALE;
-                        double bound = (2 * d + 2 * u + 0x1p-19) * all + 0x1p-19 * most_v[i] + 0x1p-11 * fabs(want) +
-                                       0x1p-25 / WARM_CUDA_ACT_SCALE;
+                        double want = mass > 0 ? sum[i] / mass : 0,
+                               all = mass > 0 ? size[i] / mass : 0;
+                        double got =
+                                value_of(WARM_TYPE_F16,
+                                         out[seq][((size_t) row * s.n_heads + h) * s.dim_v + i]) /
+                                (double) WARM_CUDA_ACT_SCALE;
+                        double bound = (2 * d + 2 * u + 0x1p-19) * all + 0x1p-19 * most_v[i] +
+                                       0x1p-11 * fabs(want) + 0x1p-25 / WARM_CUDA_ACT_SCALE;
                         double off = fabs(got - want) / bound;
 
                         worst = off <= worst ? worst : std::isnan(off) ? INFINITY : off;
@@ -486,8 +116,11 @@ static bool check_store(const struct world &w, std::vector<uint8_t> kv) {
 
                 for (uint32_t row = q.n_stored; row < q.n; row++)
                         for (uint32_t h = 0; h < w.s.n_kv_heads; h++) {
-                                const float *x = &q.qkv[(size_t) (row - q.n_stored) * width_of(w.s)] + w.s.n_heads * w.s.dim_k;
-                                std::vector<float> head = head_of(w, x + h * w.s.dim_k, w.k_norm, w.turns(row));
+                                const float *x =
+                                        &q.qkv[(size_t) (row - q.n_stored) * width_of(w.s)] +
+                                        w.s.n_heads * w.s.dim_k;
+                                std::vector<float> head =
+                                        head_of(w, x + h * w.s.dim_k, w.k_norm, w.turns(row));
                                 uint16_t *k = (uint16_t *) w.place(kv.data(), seq, row, h, false);
                                 uint16_t *v = (uint16_t *) w.place(kv.data(), seq, row, h, true);
 
@@ -521,7 +154,8 @@ static void run_cut(struct runner &r, uint32_t piece_max, uint32_t step_max, uin
                 more = false;
                 for (uint32_t i = 0; i < next.size() && n < step_max; i++) {
                         uint32_t left = r.w.sequences[i].n - next[i];
-                        uint32_t take = std::min(std::min(left, step_max - n), 1 + below(piece_max));
+                        uint32_t take =
+                                std::min(std::min(left, step_max - n), 1 + below(piece_max));
 
                         if (take)
                                 pieces.push_back({ i, next[i], take });
@@ -535,8 +169,9 @@ static void run_cut(struct runner &r, uint32_t piece_max, uint32_t step_max, uin
         }
 }
 
-static void check_shape(const struct shape &s, const std::vector<std::pair<uint32_t, uint32_t>> &lengths,
-                        enum sight sight, uint32_t n_checked) {
+static void check_shape(const struct shape &s,
+                        const std::vector<std::pair<uint32_t, uint32_t>> &lengths, enum sight sight,
+                        uint32_t n_checked) {
         struct world w(s, lengths, sight);
         struct runner whole(w, scratch_for(w));
         std::vector<struct piece> all;
@@ -545,7 +180,8 @@ static void check_shape(const struct shape &s, const std::vector<std::pair<uint3
         char what[256];
 
         for (uint32_t i = 0; i < w.sequences.size(); i++) {
-                all.push_back({ i, w.sequences[i].n_stored, w.sequences[i].n - w.sequences[i].n_stored });
+                all.push_back(
+                        { i, w.sequences[i].n_stored, w.sequences[i].n - w.sequences[i].n_stored });
                 n += all.back().n;
         }
         whole.step(all, 0);
@@ -554,14 +190,18 @@ static void check_shape(const struct shape &s, const std::vector<std::pair<uint3
         for (uint32_t i = 0; i < n_checked; i++) {
                 uint32_t seq = below((uint32_t) w.sequences.size());
                 const struct sequence &q = w.sequences[seq];
-                uint32_t row = i < w.sequences.size() ? w.sequences[seq = i].n - 1 : q.n_stored + below(q.n - q.n_stored);
+                uint32_t row = i < w.sequences.size() ? w.sequences[seq = i].n - 1
+                                                      : q.n_stored + below(q.n - q.n_stored);
 
                 worst = std::max(worst, check_row(w, kv, seq, row, whole.out));
         }
-        snprintf(what, sizeof(what), "%s: %u rows in one step agree with the reference (largest error %.2f of the tolerance)",
+        snprintf(what, sizeof(what),
+                 "%s: %u rows in one step agree with the reference (largest error %.2f of the "
+                 "tolerance)",
                  s.name, n, worst);
         report(worst < 1, what);
-        snprintf(what, sizeof(what), "%s: K and V are stored as they should be and nothing else is touched", s.name);
+        snprintf(what, sizeof(what),
+                 "%s: K and V are stored as they should be and nothing else is touched", s.name);
         report(check_store(w, kv), what);
         if (sight == BOTH_WAYS)
                 return;
@@ -577,9 +217,13 @@ static void check_shape(const struct shape &s, const std::vector<std::pair<uint3
                 { "cut into wide steps with little scratch", 400, 500, 0, 1 },
         };
         for (auto &cut : cuts) {
-                uint64_t narrow = (uint64_t) 64 * s.n_heads * ((w.n_slots / WARM_CUDA_SPAN + 2) * (s.dim_v * 4 + 8) + s.dim_k * 2) + 4096;
+                uint64_t narrow = (uint64_t) 64 * s.n_heads *
+                                          ((w.n_slots / WARM_CUDA_SPAN + 2) * (s.dim_v * 4 + 8) +
+                                           s.dim_k * 2) +
+                                  4096;
                 uint64_t wide = (uint64_t) 500 * s.n_heads * (s.dim_k * 2 + 1024) + 4096;
-                struct runner other(w, cut.small ? (cut.step_max > 64 ? wide : narrow) : scratch_for(w));
+                struct runner other(w, cut.small ? (cut.step_max > 64 ? wide : narrow)
+                                                 : scratch_for(w));
                 bool same = true;
 
                 if (cut.step_max == 1 && n > 700)
@@ -628,90 +272,86 @@ static void check_all(bool few) {
         }
         if (few)
                 return;
-        check_shape({ "deep", 12, 2, 128, 128, H, 64, true, false, 0, 0, 2 }, { { 32000, 32100 }, { 8000, 8020 } }, CAUSAL, 6);
+        check_shape({ "deep", 12, 2, 128, 128, H, 64, true, false, 0, 0, 2 },
+                    { { 32000, 32100 }, { 8000, 8020 } }, CAUSAL, 6);
         check_shape({ "deep in a window", 8, 2, 64, 64, B, 32, true, false, 4096, 0, 2 },
                     { { 16000, 16090 }, { 5000, 5020 } }, CAUSAL, 6);
-        check_shape({ "long prefill", 6, 1, 128, 128, H, 64, true, false, 0, 0, 1 }, { { 0, 2048 } }, CAUSAL, 12);
-        check_shape({ "long prefill of a wide model", 48, 8, 128, 128, B, 64, true, false, 0, 0, 1 },
-                    { { 200, 2000 }, { 0, 200 } }, CAUSAL, 6);
+        check_shape({ "long prefill", 6, 1, 128, 128, H, 64, true, false, 0, 0, 1 },
+                    { { 0, 2048 } }, CAUSAL, 12);
+        check_shape(
+                { "long prefill of a wide model", 48, 8, 128, 128, B, 64, true, false, 0, 0, 1 },
+                { { 200, 2000 }, { 0, 200 } }, CAUSAL, 6);
 }
 
-/* One line of the bench: layers with their own KV each, so that it does not stay in the L2 cache. */
-static void bench(const char *name, uint32_t n_heads, uint32_t n_kv, uint32_t dim, uint32_t n_sequences, uint32_t depth,
-                  uint32_t n_new) {
-        uint32_t n_layers = 28, n_rows = n_sequences * n_new, slots = depth + n_new, blocks = (slots + 31) / 32;
-        uint64_t layer_bytes = (uint64_t) n_kv * 64 * dim * 2, block_bytes = layer_bytes * n_layers;
-        uint32_t ld = (n_heads + 2 * n_kv) * dim;
+#define BENCH_LAYERS 28U
+
+struct line {
+        const char *name;
+        uint32_t n_sequences, depth, n_new;
+};
+
+/* A step of new rows at the end of sequences, and KV for layers of their own, so that it does not stay in the L2. */
+struct bench_bed {
+        uint32_t n_rows, unit_rows, ld;
+        uint64_t layer_bytes, block_bytes;
         std::vector<struct warm_cuda_row> rows;
         std::vector<struct warm_cuda_unit> units;
-        std::vector<uint32_t> table, order;
-        std::vector<float> qkv((size_t) n_rows * ld), turns((size_t) n_rows * dim);
-        uint32_t unit_rows = n_rows <= 64 ? 16 : 128;
-        std::vector<uint16_t> halves(1 << 20);
+        std::vector<uint32_t> order;
+        std::vector<float> qkv, turns;
 
+        bench_bed(uint32_t n_heads, uint32_t n_kv, uint32_t dim, const struct line &l);
+        void fill(memory<uint8_t> &kv) const;
+};
+
+bench_bed::bench_bed(uint32_t n_heads, uint32_t n_kv, uint32_t dim, const struct line &l)
+    : n_rows(l.n_sequences * l.n_new), unit_rows(n_rows <= 64 ? 16 : 128),
+      ld((n_heads + 2 * n_kv) * dim), layer_bytes((uint64_t) n_kv * 64 * dim * 2),
+      block_bytes(layer_bytes * BENCH_LAYERS), qkv((size_t) n_rows * ld),
+      turns((size_t) n_rows * dim) {
         for (float &x : qkv)
                 x = normal();
         for (size_t i = 0; i < turns.size(); i += 2) {
                 turns[i] = cosf((float) i);
                 turns[i + 1] = sinf((float) i);
         }
-        for (uint16_t &h : halves)
-                h = round_to(WARM_TYPE_F16, normal());
-        for (uint32_t q = 0; q < n_sequences; q++)
-                for (uint32_t i = 0; i < n_new; i++) {
-                        uint32_t slot = depth + i;
+        for (uint32_t q = 0; q < l.n_sequences; q++)
+                for (uint32_t i = 0; i < l.n_new; i++) {
+                        uint32_t slot = l.depth + i;
 
                         if (i % unit_rows == 0)
-                                units.push_back({ (uint32_t) rows.size(), std::min(unit_rows, n_new - i) });
+                                units.push_back({ (uint32_t) rows.size(),
+                                                  std::min(unit_rows, l.n_new - i) });
                         rows.push_back({ UINT64_MAX, 0, slot, slot, 0, slot + 1, q });
                 }
-        for (uint32_t b = 0; b < blocks * n_sequences; b++)
+        for (uint32_t b = 0; b < (l.depth + l.n_new + 31) / 32 * l.n_sequences; b++)
                 order.push_back(b);
         std::shuffle(order.begin(), order.end(), dice);
-        memory<uint8_t> kv(block_bytes * order.size());
+}
+
+void bench_bed::fill(memory<uint8_t> &kv) const {
+        std::vector<uint16_t> halves(1 << 20);
+
+        for (uint16_t &h : halves)
+                h = round_to(WARM_TYPE_F16, normal());
         for (uint64_t at = 0; at < kv.n; at += halves.size() * 2)
-                CHECK(cudaMemcpy(kv.d + at, halves.data(), std::min<uint64_t>(halves.size() * 2, kv.n - at), cudaMemcpyHostToDevice));
-        memory<uint32_t> tables(order), counts(std::vector<uint32_t>{ n_rows, (uint32_t) units.size() });
-        memory<struct warm_cuda_row> d_rows(rows);
-        memory<struct warm_cuda_unit> d_units(units);
-        memory<float> d_qkv(qkv), d_turns(turns);
-        uint64_t scratch_bytes = warm_cuda_attention_scratch_bytes(n_heads, n_kv, dim, dim, 2048, 32768);
-        memory<uint8_t> scratch(scratch_bytes);
-        memory<uint16_t> out((size_t) (n_rows + 127) / 128 * 128 * n_heads * dim);
-        struct warm_cuda_attention a = {};
+                CHECK(cudaMemcpy(kv.d + at, halves.data(),
+                                 std::min<uint64_t>(halves.size() * 2, kv.n - at),
+                                 cudaMemcpyHostToDevice));
+}
+
+/* Microseconds a layer, ascending, of 20 replays of all layers as one graph. */
+static std::vector<float> bench_times(struct warm_cuda_attention a, uint64_t layer_bytes) {
+        std::vector<float> times;
         cudaStream_t stream;
         cudaGraph_t graph;
         cudaGraphExec_t exec;
         cudaEvent_t events[2];
-        std::vector<float> times;
 
-        a.n_heads = n_heads;
-        a.n_kv_heads = n_kv;
-        a.head_dim_k = a.head_dim_v = dim;
-        a.window = UINT32_MAX;
-        a.scale = 1 / sqrtf((float) dim);
-        a.n_pairs = dim / 2;
-        a.halves = true;
-        a.d_turns = d_turns.d;
-        a.kv = { kv.d, block_bytes * order.size(), block_bytes, 31, WARM_TYPE_F16, tables.d, blocks };
-        a.d_rows = d_rows.d;
-        a.d_counts = counts.d;
-        a.d_units = d_units.d;
-        a.n_rows_max = n_rows;
-        a.n_units_max = (uint32_t) units.size();
-        a.n_unit_rows_max = std::min(n_new, unit_rows);
-        a.n_slots_max = slots;
-        a.d_qkv = d_qkv.d;
-        a.ld_qkv = ld;
-        a.out = { out.d, n_rows <= 8 ? 1U : n_rows <= 16 ? 2U : n_rows <= 32 ? 4U : n_rows <= 64 ? 8U : 0U, n_heads * dim };
-        a.d_scratch = scratch.d;
-        a.scratch_bytes = scratch_bytes;
-        a.overlap = true;
         CHECK(cudaStreamCreate(&stream));
         CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal));
-        for (uint32_t l = 0; l < n_layers; l++) {
-                a.k_offset = layer_bytes * l;
-                a.v_offset = layer_bytes * l + layer_bytes / 2;
+        for (uint32_t i = 0; i < BENCH_LAYERS; i++) {
+                a.k_offset = layer_bytes * i;
+                a.v_offset = layer_bytes * i + layer_bytes / 2;
                 CHECK(warm_cuda_attention_store(&a, stream));
                 CHECK(warm_cuda_attention_run(&a, stream));
         }
@@ -728,33 +368,82 @@ static void bench(const char *name, uint32_t n_heads, uint32_t n_kv, uint32_t di
                 CHECK(cudaStreamSynchronize(stream));
                 CHECK(cudaEventElapsedTime(&ms, events[0], events[1]));
                 if (i >= 5)
-                        times.push_back(ms * 1000 / (float) n_layers);
+                        times.push_back(ms * 1000 / (float) BENCH_LAYERS);
         }
         std::sort(times.begin(), times.end());
-        printf("%-34s %9.2f %9.2f %9.2f %9.2f\n", name, times[0], times[times.size() / 2], times.back(),
-               (double) n_sequences * (depth + n_new) * layer_bytes / 32 / 1e6);
-        fflush(stdout);
         cudaGraphExecDestroy(exec);
         cudaGraphDestroy(graph);
         cudaStreamDestroy(stream);
+        return times;
+}
+
+/* One line of the bench. */
+static void bench(const char *name, uint32_t n_heads, uint32_t n_kv, uint32_t dim,
+                  const struct line &l) {
+        struct bench_bed b(n_heads, n_kv, dim, l);
+        memory<uint8_t> kv(b.block_bytes * b.order.size());
+        memory<uint32_t> tables(b.order),
+                counts(std::vector<uint32_t>{ b.n_rows, (uint32_t) b.units.size() });
+        memory<struct warm_cuda_row> d_rows(b.rows);
+        memory<struct warm_cuda_unit> d_units(b.units);
+        memory<float> d_qkv(b.qkv), d_turns(b.turns);
+        memory<uint8_t> scratch(
+                warm_cuda_attention_scratch_bytes(n_heads, n_kv, dim, dim, 2048, 32768));
+        memory<uint16_t> out((size_t) (b.n_rows + 127) / 128 * 128 * n_heads * dim);
+        struct warm_cuda_attention a = {};
+        std::vector<float> times;
+
+        b.fill(kv);
+        a.n_heads = n_heads;
+        a.n_kv_heads = n_kv;
+        a.head_dim_k = a.head_dim_v = dim;
+        a.window = UINT32_MAX;
+        a.scale = 1 / sqrtf((float) dim);
+        a.n_pairs = dim / 2;
+        a.halves = true;
+        a.d_turns = d_turns.d;
+        a.kv = { kv.d,     b.block_bytes * b.order.size(), b.block_bytes, 31, WARM_TYPE_F16,
+                 tables.d, (l.depth + l.n_new + 31) / 32 };
+        a.d_rows = d_rows.d;
+        a.d_counts = counts.d;
+        a.d_units = d_units.d;
+        a.n_rows_max = b.n_rows;
+        a.n_units_max = (uint32_t) b.units.size();
+        a.n_unit_rows_max = std::min(l.n_new, b.unit_rows);
+        a.n_slots_max = l.depth + l.n_new;
+        a.d_qkv = d_qkv.d;
+        a.ld_qkv = b.ld;
+        a.out = { out.d, n8_of(b.n_rows), n_heads * dim };
+        a.d_scratch = scratch.d;
+        a.scratch_bytes = scratch.n;
+        a.overlap = true;
+        times = bench_times(a, b.layer_bytes);
+        printf("%-34s %9.2f %9.2f %9.2f %9.2f\n", name, times[0], times[times.size() / 2],
+               times.back(),
+               (double) l.n_sequences * (l.depth + l.n_new) * b.layer_bytes / 32 / 1e6);
+        fflush(stdout);
 }
 
 /* @param only what a line's name has to contain, or NULL */
 static void bench_all(const char *only) {
-        printf("%-34s %9s %9s %9s %9s\n", "store and run of a layer, us", "least", "median", "most", "KV, MB");
+        printf("%-34s %9s %9s %9s %9s\n", "store and run of a layer, us", "least", "median", "most",
+               "KV, MB");
         for (int big = 0; big < 2; big++) {
                 const uint32_t h = big ? 28 : 12, k = big ? 4 : 2;
                 const char *m = big ? "7B" : "1.5B";
-                static const struct {
-                        const char *name;
-                        uint32_t n_sequences, depth, n_new;
-                } lines[] = {
-                        { "1 row at 64", 1, 64, 1 },         { "1 row at 512", 1, 512, 1 },
-                        { "1 row at 2,048", 1, 2048, 1 },    { "1 row at 8,192", 1, 8192, 1 },
-                        { "1 row at 32,000", 1, 32000, 1 },  { "4 rows of one at 8,192", 1, 8192, 4 },
-                        { "16 rows of one at 8,192", 1, 8192, 16 }, { "16 sequences at 1,024", 16, 1024, 1 },
-                        { "64 sequences at 1,024", 64, 1024, 1 }, { "128 rows at 8,192", 1, 8192, 128 },
-                        { "512 rows from 0", 1, 0, 512 },    { "2,048 rows from 0", 1, 0, 2048 },
+                static const struct line lines[] = {
+                        { "1 row at 64", 1, 64, 1 },
+                        { "1 row at 512", 1, 512, 1 },
+                        { "1 row at 2,048", 1, 2048, 1 },
+                        { "1 row at 8,192", 1, 8192, 1 },
+                        { "1 row at 32,000", 1, 32000, 1 },
+                        { "4 rows of one at 8,192", 1, 8192, 4 },
+                        { "16 rows of one at 8,192", 1, 8192, 16 },
+                        { "16 sequences at 1,024", 16, 1024, 1 },
+                        { "64 sequences at 1,024", 64, 1024, 1 },
+                        { "128 rows at 8,192", 1, 8192, 128 },
+                        { "512 rows from 0", 1, 0, 512 },
+                        { "2,048 rows from 0", 1, 0, 2048 },
                         { "2,048 rows at 8,192", 1, 8192, 2048 },
                 };
                 for (auto &l : lines) {
@@ -762,13 +451,14 @@ static void bench_all(const char *only) {
 
                         snprintf(name, sizeof(name), "%s %s", m, l.name);
                         if (!only || strstr(name, only))
-                                bench(name, h, k, 128, l.n_sequences, l.depth, l.n_new);
+                                bench(name, h, k, 128, l);
                 }
         }
 }
 
 int main(int argc, char **argv) {
-        bool benches = argc > 1 && strcmp(argv[1], "--bench") == 0, few = argc > 1 && strcmp(argv[1], "--few") == 0;
+        bool benches = argc > 1 && strcmp(argv[1], "--bench") == 0,
+             few = argc > 1 && strcmp(argv[1], "--few") == 0;
         struct cudaDeviceProp p;
         int n;
 

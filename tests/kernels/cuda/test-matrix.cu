@@ -261,109 +261,150 @@ static void test_type(enum warm_type type, uint32_t rows, uint32_t cols, uint32_
         CHECK(cudaFree((void *) p.m.d_data));
 }
 
-static void test_epilogues(uint32_t n) {
-        const uint32_t dim = 160, ff = 88, ld = 320;
-        problem gate_up = make(WARM_TYPE_Q8_0, 2 * ff, dim, 1, WARM_CUDA_PLACE_GATE);
-        problem down = make(WARM_TYPE_F16, dim, ff, 8, WARM_CUDA_PLACE_ROWS);
-        std::vector<float> x((size_t) n * dim), norm(dim), squares((size_t) (dim / 16) * ld),
-                scales(n), h((size_t) n * ff), normed(x.size());
-        struct warm_cuda_product q = {};
-        struct warm_cuda_acts in, hidden = { nullptr, n8_of(n), 128 },
-                                  next = { nullptr, n8_of(n), 192 };
-        uint32_t *d_n = device<uint32_t>(1, &n);
-        double worst = 0, worst_x = 0, worst_next = 0, worst_square = 0;
+/* Two products behind each other: gate and up with a norm, then down to the residual stream. */
+#define DIM 160U
+#define FF  88U
+#define LD  320U
 
-        for (auto &v : norm)
+struct chain {
+        uint32_t n; /* rows */
+        problem gate_up, down;
+        std::vector<float> x, norm, squares, scales, normed;
+        struct warm_cuda_acts hidden, next;
+        struct warm_cuda_product q;
+};
+
+static chain chain_make(uint32_t n) {
+        chain c = { n,
+                    make(WARM_TYPE_Q8_0, 2 * FF, DIM, 1, WARM_CUDA_PLACE_GATE),
+                    make(WARM_TYPE_F16, DIM, FF, 8, WARM_CUDA_PLACE_ROWS),
+                    std::vector<float>((size_t) n * DIM),
+                    std::vector<float>(DIM),
+                    std::vector<float>((size_t) (DIM / 16) * LD),
+                    std::vector<float>(n),
+                    std::vector<float>((size_t) n * DIM),
+                    { nullptr, n8_of(n), 128 },
+                    { nullptr, n8_of(n), 192 },
+                    {} };
+
+        for (auto &v : c.norm)
                 v = (float) uniform() + 1;
         for (uint32_t r = 0; r < n; r++) {
                 double sum = 0;
 
-                for (uint32_t k = 0; k < dim; k++) {
-                        float v = x[(size_t) r * dim + k] = (float) uniform();
+                for (uint32_t k = 0; k < DIM; k++) {
+                        float v = c.x[(size_t) r * DIM + k] = (float) uniform();
 
-                        squares[(size_t) (k / 16) * ld + r] += v * v;
+                        c.squares[(size_t) (k / 16) * LD + r] += v * v;
                         sum += (double) v * v;
-                        normed[(size_t) r * dim + k] = v * norm[k];
+                        c.normed[(size_t) r * DIM + k] = v * c.norm[k];
                 }
-                scales[r] = (float) (1 / sqrt(sum / dim + 1e-5));
+                c.scales[r] = (float) (1 / sqrt(sum / DIM + 1e-5));
         }
-        in = acts_of(normed, n, dim);
-        hidden.d_values = device<uint16_t>(act_size(n, hidden.k_padded));
-        next.d_values = device<uint16_t>(act_size(n, next.k_padded));
-        q.matrix = gate_up.m;
-        q.in = in;
+        c.hidden.d_values = device<uint16_t>(act_size(n, c.hidden.k_padded));
+        c.next.d_values = device<uint16_t>(act_size(n, c.next.k_padded));
+        return c;
+}
+
+static void chain_run(chain &c) {
+        struct warm_cuda_product &q = c.q;
+        auto multiply = [&]() {
+                CHECK(c.n <= 64 ? warm_cuda_multiply_narrow(&q, n_sms, 0)
+                      : hopper  ? warm_cuda_multiply_sm90(&q, n_sms, 0)
+                                : warm_cuda_multiply_wide(&q, 0));
+        };
+
+        q.matrix = c.gate_up.m;
+        q.in = acts_of(c.normed, c.n, DIM);
         q.epilogue = WARM_CUDA_GATED;
-        q.d_n_rows = d_n;
-        q.n_rows_max = n;
-        q.d_squares = device<float>(squares.size(), squares.data());
-        q.d_row_scales = n > 64 ? device<float>(n, scales.data()) : nullptr;
-        q.n_tiles = dim / 16;
-        q.squares_ld = ld;
-        q.dim = dim;
+        q.d_n_rows = device<uint32_t>(1, &c.n);
+        q.n_rows_max = c.n;
+        q.d_squares = device<float>(c.squares.size(), c.squares.data());
+        q.d_row_scales = c.n > 64 ? device<float>(c.n, c.scales.data()) : nullptr;
+        q.n_tiles = DIM / 16;
+        q.squares_ld = LD;
+        q.dim = DIM;
         q.epsilon = 1e-5f;
-        q.out = hidden;
+        q.out = c.hidden;
         q.overlap = true;
-        CHECK(n <= 64  ? warm_cuda_multiply_narrow(&q, n_sms, 0)
-              : hopper ? warm_cuda_multiply_sm90(&q, n_sms, 0)
-                       : warm_cuda_multiply_wide(&q, 0));
-        q.matrix = down.m;
-        q.in = hidden;
+        multiply();
+        q.matrix = c.down.m;
+        q.in = c.hidden;
         q.epilogue = WARM_CUDA_RESIDUAL;
-        q.d_x = device<float>(x.size(), x.data());
-        q.d_next_norm = device<float>(dim, norm.data());
+        q.d_x = device<float>(c.x.size(), c.x.data());
+        q.d_next_norm = device<float>(DIM, c.norm.data());
         q.residual_scale = 0.5f;
         q.d_squares = q.d_row_scales = nullptr;
-        q.d_squares_out = device<float>(squares.size());
-        q.out = next;
-        CHECK(n <= 64  ? warm_cuda_multiply_narrow(&q, n_sms, 0)
-              : hopper ? warm_cuda_multiply_sm90(&q, n_sms, 0)
-                       : warm_cuda_multiply_wide(&q, 0));
+        q.d_squares_out = device<float>(c.squares.size());
+        q.out = c.next;
+        multiply();
         CHECK(cudaDeviceSynchronize());
-        auto hv = host(hidden.d_values, act_size(n, hidden.k_padded)),
-             nv = host(next.d_values, act_size(n, next.k_padded));
-        auto xv = host(q.d_x, x.size());
-        auto sv = host(q.d_squares_out, squares.size());
-        for (uint32_t r = 0; r < n; r++) {
-                for (uint32_t j = 0; j < ff; j++) {
-                        double g = 0, u = 0, want, have;
+}
 
-                        for (uint32_t k = 0; k < dim; k++) {
-                                g += (double) gate_up.w[(size_t) j * dim + k] *
-                                     normed[(size_t) r * dim + k] * scales[r];
-                                u += (double) gate_up.w[(size_t) (ff + j) * dim + k] *
-                                     normed[(size_t) r * dim + k] * scales[r];
-                        }
-                        want = g / (1 + exp(-g)) * u;
-                        have = warm_half_to_float(hv[act_index(hidden, r, j)]) /
-                               WARM_CUDA_ACT_SCALE;
-                        h[(size_t) r * ff + j] = (float) have;
-                        worst = fmax(worst, fabs(want - have) / (fabs(want) + 0.1));
-                }
-                double square[16] = {};
-                for (uint32_t m = 0; m < dim; m++) {
-                        double y = 0;
+/* Row r's largest error of gate and up. @param ret_h [FF] what the GPU has */
+static double chain_check_gated(const chain &c, uint32_t r, const std::vector<uint16_t> &hv,
+                                float *ret_h) {
+        double worst = 0;
 
-                        for (uint32_t k = 0; k < ff; k++)
-                                y += (double) down.w[(size_t) m * ff + k] * h[(size_t) r * ff + k];
-                        y = x[(size_t) r * dim + m] + 0.5 * y;
-                        worst_x = fmax(worst_x, fabs(y - xv[(size_t) r * dim + m]));
-                        worst_next = fmax(worst_next,
-                                          fabs(xv[(size_t) r * dim + m] * norm[m] -
-                                               warm_half_to_float(nv[act_index(next, r, m)]) /
-                                                       WARM_CUDA_ACT_SCALE) /
-                                                  (fabs(y) + 0.01));
-                        square[m / 16] +=
-                                (double) xv[(size_t) r * dim + m] * xv[(size_t) r * dim + m];
+        for (uint32_t j = 0; j < FF; j++) {
+                double g = 0, u = 0, want;
+
+                for (uint32_t k = 0; k < DIM; k++) {
+                        double v = (double) c.normed[(size_t) r * DIM + k] * c.scales[r];
+
+                        g += c.gate_up.w[(size_t) j * DIM + k] * v;
+                        u += c.gate_up.w[(size_t) (FF + j) * DIM + k] * v;
                 }
-                for (uint32_t i = 0; i < dim / 16; i++)
-                        worst_square =
-                                fmax(worst_square, fabs(square[i] - sv[(size_t) i * ld + r]) /
-                                                           (square[i] + 1e-6));
+                want = g / (1 + exp(-g)) * u;
+                ret_h[j] = warm_half_to_float(hv[act_index(c.hidden, r, j)]) / WARM_CUDA_ACT_SCALE;
+                worst = fmax(worst, fabs(want - ret_h[j]) / (fabs(want) + 0.1));
         }
+        return worst;
+}
+
+struct chain_worst {
+        double gated, x, next, square;
+};
+
+/* The same of the residual stream, of what follows it and of its squares. */
+static void chain_check_residual(const chain &c, uint32_t r, const float *h,
+                                 const std::vector<float> &xv, const std::vector<uint16_t> &nv,
+                                 const std::vector<float> &sv, struct chain_worst &worst) {
+        double square[DIM / 16] = {};
+
+        for (uint32_t m = 0; m < DIM; m++) {
+                double y = 0, x = xv[(size_t) r * DIM + m], next;
+
+                for (uint32_t k = 0; k < FF; k++)
+                        y += (double) c.down.w[(size_t) m * FF + k] * h[k];
+                y = c.x[(size_t) r * DIM + m] + 0.5 * y;
+                next = warm_half_to_float(nv[act_index(c.next, r, m)]) / WARM_CUDA_ACT_SCALE;
+                worst.x = fmax(worst.x, fabs(y - x));
+                worst.next = fmax(worst.next, fabs(x * c.norm[m] - next) / (fabs(y) + 0.01));
+                square[m / 16] += x * x;
+        }
+        for (uint32_t i = 0; i < DIM / 16; i++)
+                worst.square = fmax(worst.square,
+                                    fabs(square[i] - sv[(size_t) i * LD + r]) / (square[i] + 1e-6));
+}
+
+static void test_epilogues(uint32_t n) {
+        chain c = chain_make(n);
+        struct chain_worst worst = {};
+        float h[FF];
         char detail[200];
+
+        chain_run(c);
+        auto hv = host(c.hidden.d_values, act_size(n, c.hidden.k_padded)),
+             nv = host(c.next.d_values, act_size(n, c.next.k_padded));
+        auto xv = host(c.q.d_x, c.x.size()), sv = host(c.q.d_squares_out, c.squares.size());
+        for (uint32_t r = 0; r < n; r++) {
+                worst.gated = fmax(worst.gated, chain_check_gated(c, r, hv, h));
+                chain_check_residual(c, r, h, xv, nv, sv, worst);
+        }
         snprintf(detail, sizeof(detail), "%u rows: gated %.5f, x %.6f, next %.6f, squares %.7f", n,
-                 worst, worst_x, worst_next, worst_square);
-        report(worst < 0.01 && worst_x < 1e-3 && worst_next < 2e-3 && worst_square < 1e-5,
+                 worst.gated, worst.x, worst.next, worst.square);
+        report(worst.gated < 0.01 && worst.x < 1e-3 && worst.next < 2e-3 && worst.square < 1e-5,
                "norms, gate and residual come out", detail);
 }
 
@@ -394,105 +435,109 @@ static double time_graph(cudaStream_t s, cudaGraphExec_t exec, int rounds) {
         return ms[ms.size() / 2];
 }
 
-static void bench(const model &m, enum warm_cuda_format f, uint32_t n, uint32_t layers,
-                  const char *only) {
-        struct warm_cuda_matrix qkv[28], o[28], gu[28], down[28], head;
-        struct warm_cuda_acts a = { nullptr, n8_of(n), m.dim }, h = { nullptr, n8_of(n), m.ff };
-        uint32_t *d_n = device<uint32_t>(1, &n);
-        struct warm_cuda_product p = {};
-        double bytes = 0, flops = 0, ms;
-        cudaStream_t s;
-        cudaGraph_t graph;
-        cudaGraphExec_t exec;
-        auto mul = [&](struct warm_cuda_product &q) {
-                CHECK(n <= 64 ? warm_cuda_multiply_narrow(&q, n_sms, s)
-                              : warm_cuda_multiply_sm90(&q, n_sms, s));
-                flops += 2.0 * n * q.matrix.n_rows * q.matrix.k_units * 64;
-                bytes += (double) warm_cuda_matrix_bytes(&q.matrix);
-        };
+#define LAYERS 28U
 
-        for (uint32_t i = 0; i < layers; i++) {
-                qkv[i] = matrix_of(f, m.qkv, m.dim, warm_cuda_segments_of(m.dim / 64));
-                o[i] = matrix_of(f, m.dim, m.dim, warm_cuda_segments_of(m.dim / 64));
-                gu[i] = matrix_of(f, 2 * m.ff, m.dim, 1);
-                down[i] = matrix_of(f, m.dim, m.ff, warm_cuda_segments_of(m.ff / 64));
-                for (auto *w : { &qkv[i], &o[i], &gu[i], &down[i] })
+/* A model's matrices and a step of it. */
+struct step {
+        struct warm_cuda_matrix qkv[LAYERS], o[LAYERS], gu[LAYERS], down[LAYERS], head;
+        struct warm_cuda_acts a, h;
+        struct warm_cuda_product p; /* what all products have in common */
+        const float *d_scales;
+        uint32_t layers;
+        const char *only; /* NULL: all products */
+        cudaStream_t stream;
+        double bytes, flops;
+};
+
+static void step_init(struct step &s, const model &m, enum warm_cuda_format f, uint32_t n) {
+        uint32_t dim_segments = warm_cuda_segments_of(m.dim / 64);
+
+        for (uint32_t i = 0; i < s.layers; i++) {
+                s.qkv[i] = matrix_of(f, m.qkv, m.dim, dim_segments);
+                s.o[i] = matrix_of(f, m.dim, m.dim, dim_segments);
+                s.gu[i] = matrix_of(f, 2 * m.ff, m.dim, 1);
+                s.down[i] = matrix_of(f, m.dim, m.ff, warm_cuda_segments_of(m.ff / 64));
+                for (auto *w : { &s.qkv[i], &s.o[i], &s.gu[i], &s.down[i] })
                         CHECK(cudaMemset((void *) w->d_data, 0x15, warm_cuda_matrix_bytes(w)));
         }
-        head = matrix_of(f == WARM_CUDA_Q4M ? WARM_CUDA_Q6 : f, m.vocab, m.dim, 1);
-        CHECK(cudaStreamCreate(&s));
-        a.d_values = device<uint16_t>(act_size(n, m.dim));
-        h.d_values = device<uint16_t>(act_size(n, m.ff));
-        p.d_n_rows = d_n;
-        p.n_rows_max = n;
-        p.overlap = true;
-        p.d_x = device<float>((size_t) n * m.dim);
-        p.d_out = device<float>((size_t) n * (n > 64 ? m.qkv : m.vocab));
-        p.n_tiles = m.dim / 16;
-        p.squares_ld = n;
-        p.dim = m.dim;
-        p.epsilon = 1e-5f;
-        p.residual_scale = 1;
-        p.logit_scale = 1;
-        p.d_squares_out = device<float>((size_t) m.dim / 16 * n);
-        p.d_next_norm = device<float>(m.dim);
-        float *d_scales = device<float>(n);
-        CHECK(cudaStreamBeginCapture(s, cudaStreamCaptureModeThreadLocal));
-        for (uint32_t i = 0; i < layers; i++) {
-                struct warm_cuda_product q = p;
+        s.head = matrix_of(f == WARM_CUDA_Q4M ? WARM_CUDA_Q6 : f, m.vocab, m.dim, 1);
+        CHECK(cudaStreamCreate(&s.stream));
+        s.a = { device<uint16_t>(act_size(n, m.dim)), n8_of(n), m.dim };
+        s.h = { device<uint16_t>(act_size(n, m.ff)), n8_of(n), m.ff };
+        s.d_scales = device<float>(n);
+        s.p.d_n_rows = device<uint32_t>(1, &n);
+        s.p.n_rows_max = n;
+        s.p.overlap = true;
+        s.p.d_x = device<float>((size_t) n * m.dim);
+        s.p.d_out = device<float>((size_t) n * (n > 64 ? m.qkv : m.vocab));
+        s.p.n_tiles = m.dim / 16;
+        s.p.squares_ld = n;
+        s.p.dim = m.dim;
+        s.p.epsilon = 1e-5f;
+        s.p.residual_scale = 1;
+        s.p.logit_scale = 1;
+        s.p.d_squares_out = device<float>((size_t) m.dim / 16 * n);
+        s.p.d_next_norm = device<float>(m.dim);
+}
 
-                q.d_squares = p.d_squares_out;
-                q.d_row_scales = d_scales;
-                q.in = a;
-                q.matrix = qkv[i];
-                q.epilogue = WARM_CUDA_OUT;
-                q.ld_out = m.qkv;
-                if (!only || strstr(only, "qkv"))
-                        mul(q);
-                q.d_squares = q.d_row_scales = nullptr;
-                q.matrix = o[i];
-                q.epilogue = WARM_CUDA_RESIDUAL;
-                q.out = a;
-                if (!only || strstr(only, "out"))
-                        mul(q);
-                q.d_squares = p.d_squares_out;
-                q.d_row_scales = d_scales;
-                q.matrix = gu[i];
-                q.epilogue = WARM_CUDA_GATED;
-                q.out = h;
-                if (!only || strstr(only, "gate"))
-                        mul(q);
-                q.d_squares = q.d_row_scales = nullptr;
-                q.matrix = down[i];
-                q.in = h;
-                q.epilogue = WARM_CUDA_RESIDUAL;
-                q.out = a;
-                if (!only || strstr(only, "down"))
-                        mul(q);
-        }
-        if (n <= 64 && (!only || strstr(only, "head"))) {
-                struct warm_cuda_product q = p;
+/* One product, if it is asked for. @param normed its input is @param out what it writes as activations */
+static void step_product(struct step &s, const char *name, const struct warm_cuda_matrix &w,
+                         enum warm_cuda_epilogue epilogue, const struct warm_cuda_acts &in,
+                         const struct warm_cuda_acts &out, bool normed) {
+        struct warm_cuda_product q = s.p;
 
-                q.d_squares = p.d_squares_out;
-                q.in = a;
-                q.matrix = head;
-                q.epilogue = WARM_CUDA_LOGITS;
-                q.ld_out = m.vocab;
-                mul(q);
+        if (s.only && !strstr(s.only, name))
+                return;
+        q.d_squares = normed ? s.p.d_squares_out : nullptr;
+        q.d_row_scales = normed ? s.d_scales : nullptr;
+        q.matrix = w;
+        q.epilogue = epilogue;
+        q.in = in;
+        q.out = out;
+        q.ld_out = w.n_rows;
+        CHECK(q.n_rows_max <= 64 ? warm_cuda_multiply_narrow(&q, n_sms, s.stream)
+                                 : warm_cuda_multiply_sm90(&q, n_sms, s.stream));
+        s.flops += 2.0 * q.n_rows_max * w.n_rows * w.k_units * 64;
+        s.bytes += (double) warm_cuda_matrix_bytes(&w);
+}
+
+static cudaGraphExec_t step_capture(struct step &s) {
+        cudaGraph_t graph;
+        cudaGraphExec_t exec;
+
+        CHECK(cudaStreamBeginCapture(s.stream, cudaStreamCaptureModeThreadLocal));
+        for (uint32_t i = 0; i < s.layers; i++) {
+                step_product(s, "qkv", s.qkv[i], WARM_CUDA_OUT, s.a, s.a, true);
+                step_product(s, "out", s.o[i], WARM_CUDA_RESIDUAL, s.a, s.a, false);
+                step_product(s, "gate", s.gu[i], WARM_CUDA_GATED, s.a, s.h, true);
+                step_product(s, "down", s.down[i], WARM_CUDA_RESIDUAL, s.h, s.a, false);
         }
-        CHECK(cudaStreamEndCapture(s, &graph));
+        if (s.p.n_rows_max <= 64)
+                step_product(s, "head", s.head, WARM_CUDA_LOGITS, s.a, s.a, true);
+        CHECK(cudaStreamEndCapture(s.stream, &graph));
         CHECK(cudaGraphInstantiate(&exec, graph, 0));
-        ms = time_graph(s, exec, 20);
+        return exec;
+}
+
+static void bench(const model &m, enum warm_cuda_format f, uint32_t n, uint32_t layers,
+                  const char *only) {
+        struct step s = {};
+        double ms;
+
+        s.layers = layers;
+        s.only = only;
+        step_init(s, m, f, n);
+        ms = time_graph(s.stream, step_capture(s), 20);
         printf("%-5s %-4s %4u rows %-6s %8.3f ms  %6.2f GB  %5.2f TB/s  %6.1f TFLOP/s\n", m.name,
                f == WARM_CUDA_F16  ? "f16"
                : f == WARM_CUDA_Q8 ? "q8"
                                    : "q4m",
-               n, only ? only : "step", ms, bytes / 1e9, bytes / ms / 1e9, flops / ms / 1e9);
+               n, only ? only : "step", ms, s.bytes / 1e9, s.bytes / ms / 1e9, s.flops / ms / 1e9);
         fflush(stdout);
         for (uint32_t i = 0; i < layers; i++)
-                for (auto *w : { &qkv[i], &o[i], &gu[i], &down[i] })
+                for (auto *w : { &s.qkv[i], &s.o[i], &s.gu[i], &s.down[i] })
                         CHECK(cudaFree((void *) w->d_data));
-        CHECK(cudaFree((void *) head.d_data));
+        CHECK(cudaFree((void *) s.head.d_data));
 }
 
 int main(int argc, char **argv) {
