@@ -33,6 +33,7 @@ static int warm_attention_store(const struct warm_job &job, cudaStream_t stream)
 template <bool BF16, uint32_t D, uint32_t TILES>
 static int warm_attention_runs(const struct warm_job &job, cudaStream_t stream) {
         using N = warm_narrow<D, TILES>;
+        static_assert(N::bytes <= WARM_CUDA_SHARED_LEAST, "a block does not fit");
         static bool allowed;
         int r = warm_attention_allow(warm_narrow_kernel<BF16, D, TILES>, N::bytes, &allowed);
 
@@ -61,6 +62,7 @@ static int warm_attention_narrow(const struct warm_job &job, cudaStream_t stream
 template <bool BF16, uint32_t D>
 static int warm_attention_wide(const struct warm_job &job, cudaStream_t stream) {
         using W = warm_wide<D>;
+        static_assert(W::bytes <= WARM_CUDA_SHARED_LEAST, "a block does not fit");
         static bool allowed;
         uint32_t n_tiles = (WARM_CUDA_UNIT_ROWS_WIDE * job.ratio + W::pairs - 1) / W::pairs;
         dim3 grid(job.a.n_units_max * job.a.n_kv_heads * n_tiles, job.n_spans ? job.n_spans : 1);

@@ -50,6 +50,9 @@ extern "C" {
 #define WARM_CUDA_NARROW    64U /* rows */
 #define WARM_CUDA_ACT_SCALE (1.0f / 64)
 
+/* Shared memory that a block can have on every GPU, bytes: sm_86, sm_89 and sm_120; sm_80 has 163 KiB, sm_90 227. */
+#define WARM_CUDA_SHARED_LEAST (99U << 10)
+
 struct warm_cuda_acts {
         uint16_t *d_values; /* binary16 */
         uint32_t n8;        /* narrow: 1, 2, 4, 8; wide: 0 */

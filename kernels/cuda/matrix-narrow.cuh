@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Products with mma.sync. A warp computes 16 rows of the matrix in one segment of columns, for all rows of the step
- * (narrow) or for 64 of them (wide); the warps of a block that share the 16 rows then add their segments.
+ * (narrow) or for 64 of them (wide); the warps of a block that share the 16 rows then add their segments. Where a
+ * block's shared memory is small, a warp computes several segments one after the other: the same sums, added the same.
  *
  * narrow is a race to read the weights once. Each warp streams its own units through a ring of its own in shared
  * memory, with asynchronous copies that need no registers and no other warp; the first of them are on their way before
@@ -38,10 +39,13 @@ static __device__ __forceinline__ void commit() {
         asm volatile("cp.async.commit_group;" ::: "memory");
 }
 
-/* A warp's way along its units: where the next ones come from, this lane's part. */
+/* A warp's way along the units of a segment. */
 struct stream {
-        const uint8_t *a, *b;
-        uint32_t n; /* units left to fetch */
+        const uint8_t *a, *b; /* where the next units come from, this lane's part */
+        uint32_t to;          /* the warp's ring in shared memory, this lane's part */
+        uint32_t begin, end;  /* units */
+        uint32_t lane;
+        uint32_t first, n; /* rows of the step: the first of these, how many there are in all */
 };
 
 /*
@@ -117,137 +121,153 @@ static __device__ __forceinline__ void multiply_units(const uint8_t *stage, uint
         }
 }
 
-/*
- * Block: blockDim.x / 32 warps = tiles_per_block * n_segments. Shared memory: a ring for each warp,
- * later partial sums [warps][N8][32][4] floats in its place if there are segments; then row scales [N8 * 8].
- */
-template <int F, int N8, bool wide>
-static __global__ void __launch_bounds__(WARPS_MAX * 32, N8 <= 2 ? 2 : 1)
-        multiply(const __grid_constant__ struct warm_cuda_product p, uint32_t tiles_per_block,
-                 uint32_t scales_at) {
-        extern __shared__ __align__(128) uint8_t shared[];
+/* A tile's segment, or no units where the tile is beyond the matrix. */
+static __device__ __forceinline__ void
+segment_begin(const struct warm_cuda_matrix &m, uint32_t segment, bool working, struct stream &s) {
+        s.begin = segment * m.k_units / m.n_segments;
+        s.end = working ? (segment + 1) * m.k_units / m.n_segments : s.begin;
+}
+
+/* Start copying the weights of the segment's first units; a group a stage. */
+template <int F, int N8>
+static __device__ __forceinline__ void fetch_weights(const struct warm_cuda_matrix &m,
+                                                     uint32_t tile, struct stream &s) {
         using R = ring<F, N8>;
-        constexpr uint32_t b_bytes = N8 * B_TILE_BYTES;
-        const struct warm_cuda_matrix &m = p.matrix;
-        uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4;
-        uint32_t segment = warp % m.n_segments,
-                 tile = blockIdx.x * tiles_per_block + warp / m.n_segments;
-        uint32_t n_warps = blockDim.x / 32;
-        bool working = tile * 16 < m.n_rows;
-        uint32_t begin = segment * m.k_units / m.n_segments,
-                 end = (segment + 1) * m.k_units / m.n_segments;
-        const uint8_t *ring_at = shared + warp * (R::stages * R::stage_bytes);
-        uint32_t to = (uint32_t) __cvta_generic_to_shared(ring_at) + lane * 16;
-        float *scales = (float *) (shared + scales_at);
-        struct stream a, b;
-        float c[N8][4];
 
-        warm_let_next_start();
-        if (!working)
-                end = begin;
-        /* One group a stage: first weights alone, then activations alone, then both together. */
-        a.a = m.d_data +
-              (((uint64_t) (tile / 8) * m.k_units + begin) * 8 + tile % 8) * R::unit_bytes +
-              lane * 16;
-        a.n = end - begin;
-        b = a;
+        s.a = m.d_data +
+              (((uint64_t) (tile / 8) * m.k_units + s.begin) * 8 + tile % 8) * R::unit_bytes +
+              s.lane * 16;
 #pragma unroll
         for (uint32_t i = 0; i < R::stages; i++) {
 #pragma unroll
                 for (uint32_t j = 0; j < R::units; j++)
-                        if (i * R::units + j < a.n)
-                                fetch_a<F>(to + i * R::stage_bytes + j * R::unit_bytes,
-                                           a.a + (i * R::units + j) * (8 * R::unit_bytes), lane);
+                        if (i * R::units + j < s.end - s.begin)
+                                fetch_a<F>(s.to + i * R::stage_bytes + j * R::unit_bytes,
+                                           s.a + (i * R::units + j) * (8 * R::unit_bytes), s.lane);
                 commit();
         }
-#pragma unroll
-        for (int j = 0; j < N8; j++)
-                c[j][0] = c[j][1] = c[j][2] = c[j][3] = 0;
-        warm_wait_for_before();
+        s.a += R::stages * R::units * (8 * R::unit_bytes);
+}
 
-        uint32_t n = *(volatile const uint32_t *) p.d_n_rows, first = blockIdx.y * N8 * 8;
-        const uint32_t b_step = wide ? 128 * 128 : b_bytes; /* a unit on, in global memory */
+/* A unit on, in global memory. */
+template <int N8, bool wide> static constexpr __host__ __device__ uint32_t b_step() {
+        return wide ? 128 * 128 : N8 * B_TILE_BYTES;
+}
 
-        if (first >= n)
-                return;
+/* The same for its activations. */
+template <int F, int N8, bool wide>
+static __device__ __forceinline__ void fetch_activations(const struct warm_cuda_acts &in,
+                                                         struct stream &s) {
+        using R = ring<F, N8>;
+        constexpr uint32_t step = b_step<N8, wide>();
+
+        s.b = (const uint8_t *) in.d_values;
         if (wide)
-                b.b = (const uint8_t *) p.in.d_values +
-                      (((uint64_t) (first / 128) * (p.in.k_padded / 64) + begin) * 128 +
-                       first % 128 + lane) *
-                              128;
+                s.b += (((uint64_t) (s.first / 128) * (in.k_padded / 64) + s.begin) * 128 +
+                        s.first % 128 + s.lane) *
+                       128;
         else
-                b.b = (const uint8_t *) p.in.d_values + (uint64_t) begin * b_bytes + lane * 16;
+                s.b += (uint64_t) s.begin * step + s.lane * 16;
 #pragma unroll
         for (uint32_t i = 0; i < R::stages; i++) {
 #pragma unroll
                 for (uint32_t j = 0; j < R::units; j++)
-                        if (i * R::units + j < a.n)
-                                fetch_b<N8, wide>(to + i * R::stage_bytes +
-                                                          R::units * R::unit_bytes + j * b_bytes,
-                                                  b.b + (i * R::units + j) * b_step, lane, first,
-                                                  n);
+                        if (i * R::units + j < s.end - s.begin)
+                                fetch_b<N8, wide>(
+                                        s.to + i * R::stage_bytes + R::units * R::unit_bytes +
+                                                j * N8 * B_TILE_BYTES,
+                                        s.b + (i * R::units + j) * step, s.lane, s.first, s.n);
                 commit();
         }
-        if (!wide && p.d_squares)
-                for (uint32_t i = warp; i < N8 * 8 && first + i < n; i += n_warps) {
-                        float s = warm_row_scale(p.d_squares, p.n_tiles, p.squares_ld, first + i,
-                                                 p.dim, p.epsilon);
+        s.b += (uint64_t) (R::stages * R::units) * step;
+}
 
-                        if (lane == 0)
-                                scales[i] = s;
-                }
-        a.a += R::stages * R::units * (8 * R::unit_bytes);
-        b.b += (uint64_t) (R::stages * R::units) * b_step;
-        for (uint32_t k = begin, at = 0; k < end; k += R::units) {
+/* Multiply a segment's units while the next ones come. @param ring_at the warp's ring */
+template <int F, int N8, bool wide>
+static __device__ __forceinline__ void multiply_segment(const uint8_t *ring_at, struct stream &s,
+                                                        float (*c)[4]) {
+        using R = ring<F, N8>;
+
+        for (uint32_t k = s.begin, at = 0; k < s.end; k += R::units) {
                 uint32_t next = k + R::stages * R::units;
 
                 ring_wait<(int) R::stages - 1>();
-                if (R::units == 1 || k + 1 < end)
-                        multiply_units<F, N8, wide, R::units>(ring_at + at, lane, c);
+                if (R::units == 1 || k + 1 < s.end)
+                        multiply_units<F, N8, wide, R::units>(ring_at + at, s.lane, c);
                 else
-                        multiply_units<F, N8, wide, 1>(ring_at + at, lane, c);
+                        multiply_units<F, N8, wide, 1>(ring_at + at, s.lane, c);
                 __syncwarp(); /* everybody has read */
 #pragma unroll
                 for (uint32_t j = 0; j < R::units; j++)
-                        if (next + j < end) {
-                                fetch_a<F>(to + at + j * R::unit_bytes,
-                                           a.a + j * (8 * R::unit_bytes), lane);
-                                fetch_b<N8, wide>(to + at + R::units * R::unit_bytes + j * b_bytes,
-                                                  b.b + j * b_step, lane, first, n);
+                        if (next + j < s.end) {
+                                fetch_a<F>(s.to + at + j * R::unit_bytes,
+                                           s.a + j * (8 * R::unit_bytes), s.lane);
+                                fetch_b<N8, wide>(s.to + at + R::units * R::unit_bytes +
+                                                          j * N8 * B_TILE_BYTES,
+                                                  s.b + j * b_step<N8, wide>(), s.lane, s.first,
+                                                  s.n);
                         }
                 commit();
-                a.a += R::units * (8 * R::unit_bytes);
-                b.b += R::units * b_step;
+                s.a += R::units * (8 * R::unit_bytes);
+                s.b += R::units * b_step<N8, wide>();
                 at = at + R::stage_bytes == R::stages * R::stage_bytes ? 0 : at + R::stage_bytes;
         }
-        if (m.n_segments > 1) {
-                float4 *parts = (float4 *) shared;
+}
 
-                __syncthreads(); /* the rings have been read */
-#pragma unroll
-                for (int j = 0; j < N8; j++)
-                        parts[(warp * N8 + j) * 32 + lane] =
-                                make_float4(c[j][0], c[j][1], c[j][2], c[j][3]);
+/* The norm's scale of each row, by all warps. @param scales [N8 * 8] */
+template <int N8>
+static __device__ __forceinline__ void row_scales(const struct warm_cuda_product &p,
+                                                  const struct stream &s, float *scales) {
+        uint32_t n_warps = blockDim.x / 32;
+
+        for (uint32_t i = threadIdx.x / 32; i < N8 * 8 && s.first + i < s.n; i += n_warps) {
+                float scale = warm_row_scale(p.d_squares, p.n_tiles, p.squares_ld, s.first + i,
+                                             p.dim, p.epsilon);
+
+                if (s.lane == 0)
+                        scales[i] = scale;
         }
-        __syncthreads();
-        if (!working)
-                return;
-        for (uint32_t j = segment; j < N8; j += m.n_segments) {
+}
+
+/* Leave a segment's sums for all warps of the tile. @param part the segment's [N8][32] */
+template <int N8>
+static __device__ __forceinline__ void leave(float4 *part, uint32_t lane, const float (*c)[4]) {
+#pragma unroll
+        for (int j = 0; j < N8; j++)
+                part[j * 32 + lane] = make_float4(c[j][0], c[j][1], c[j][2], c[j][3]);
+}
+
+/* The sum of the segments of 8 rows, ascending. @param part the first one's, of this lane */
+template <int N8>
+static __device__ __forceinline__ void add_segments(const float4 *part, uint32_t n_segments,
+                                                    float *y) {
+        for (uint32_t i = 0; i < n_segments; i++) {
+                float4 v = part[i * N8 * 32];
+
+                y[0] = i ? __fadd_rn(y[0], v.x) : v.x;
+                y[1] = i ? __fadd_rn(y[1], v.y) : v.y;
+                y[2] = i ? __fadd_rn(y[2], v.z) : v.z;
+                y[3] = i ? __fadd_rn(y[3], v.w) : v.w;
+        }
+}
+
+/*
+ * Add the segments of a tile and hand on the values; its warps take turns by 8 rows.
+ *
+ * @param turn of this warp, of n_turns @param parts [n_segments][N8][32] of the tile @param c without segments
+ */
+template <int N8, bool wide>
+static __device__ __forceinline__ void
+finish(const struct warm_cuda_product &p, const struct stream &s, uint32_t tile, uint32_t turn,
+       uint32_t n_turns, const float4 *parts, const float *scales, const float (*c)[4]) {
+        uint32_t g = s.lane / 4;
+
+        for (uint32_t j = turn; j < N8; j += n_turns) {
                 float y[4], s0 = 1, s1 = 1;
-                uint32_t token = j * 8 + lane % 4 * 2;
+                uint32_t token = j * 8 + s.lane % 4 * 2, row = s.first + token;
 
-                if (m.n_segments > 1) {
-                        const float4 *parts = (const float4 *) (const void *) shared +
-                                              ((warp - segment) * N8 + j) * 32 + lane;
-
-                        for (uint32_t i = 0; i < m.n_segments; i++) {
-                                float4 v = parts[i * N8 * 32];
-
-                                y[0] = i ? __fadd_rn(y[0], v.x) : v.x;
-                                y[1] = i ? __fadd_rn(y[1], v.y) : v.y;
-                                y[2] = i ? __fadd_rn(y[2], v.z) : v.z;
-                                y[3] = i ? __fadd_rn(y[3], v.w) : v.w;
-                        }
+                if (p.matrix.n_segments > 1) {
+                        add_segments<N8>(parts + j * 32 + s.lane, p.matrix.n_segments, y);
                 } else {
 #pragma unroll
                         for (int i = 0; i < N8; i++)
@@ -259,50 +279,146 @@ static __global__ void __launch_bounds__(WARPS_MAX * 32, N8 <= 2 ? 2 : 1)
                         s0 = scales[token];
                         s1 = scales[token + 1];
                 } else if (wide && p.d_row_scales) {
-                        s0 = first + token < n ? __ldcg(&p.d_row_scales[first + token]) : 0;
-                        s1 = first + token + 1 < n ? __ldcg(&p.d_row_scales[first + token + 1]) : 0;
+                        s0 = row < s.n ? __ldcg(&p.d_row_scales[row]) : 0;
+                        s1 = row + 1 < s.n ? __ldcg(&p.d_row_scales[row + 1]) : 0;
                 }
                 warm_finish(p, tile, g, s0, s1, y);
-                warm_put(p, tile, g, first + token, n, y);
+                warm_put(p, tile, g, row, s.n, y);
         }
+}
+
+/*
+ * Block: tiles * warps warps. A tile's warps take a segment each; where shared memory does not hold as many rings,
+ * there are fewer, each takes segments one after the other, and the block has one tile.
+ *
+ * Shared memory: [n_segments - warps][N8][32] float4, the sums of all but the last turn's segments; a ring for each
+ * warp, later the last turn's sums in their place, so that a tile's sums lie side by side; row scales [N8 * 8].
+ *
+ * @param warps of a tile: divides n_segments @param scales_at byte offset
+ */
+template <int F, int N8, bool wide>
+static __global__ void __launch_bounds__(WARPS_MAX * 32, N8 <= 2 ? 2 : 1)
+        multiply(const __grid_constant__ struct warm_cuda_product p, uint32_t tiles, uint32_t warps,
+                 uint32_t scales_at) {
+        extern __shared__ __align__(128) uint8_t shared[];
+        using R = ring<F, N8>;
+        uint32_t warp = threadIdx.x / 32, n_segments = p.matrix.n_segments, segment = warp % warps;
+        uint32_t tile = blockIdx.x * tiles + warp / warps;
+        float4 *parts = (float4 *) shared + warp / warps * n_segments * N8 * 32;
+        const uint8_t *ring_at =
+                shared + (n_segments - warps) * N8 * 512 + warp * (R::stages * R::stage_bytes);
+        bool working = tile * 16 < p.matrix.n_rows;
+        float *scales = (float *) (shared + scales_at);
+        struct stream s;
+        float c[N8][4];
+
+        warm_let_next_start();
+        s.lane = threadIdx.x % 32;
+        s.to = (uint32_t) __cvta_generic_to_shared(ring_at) + s.lane * 16;
+        /* One group a stage: first weights alone, then activations alone, then both together. */
+        segment_begin(p.matrix, segment, working, s);
+        fetch_weights<F, N8>(p.matrix, tile, s);
+        warm_wait_for_before();
+        s.n = *(volatile const uint32_t *) p.d_n_rows;
+        s.first = blockIdx.y * N8 * 8;
+        if (s.first >= s.n)
+                return;
+        for (;;) {
+#pragma unroll
+                for (int j = 0; j < N8; j++)
+                        c[j][0] = c[j][1] = c[j][2] = c[j][3] = 0;
+                fetch_activations<F, N8, wide>(p.in, s);
+                if (!wide && p.d_squares && segment < warps)
+                        row_scales<N8>(p, s, scales);
+                multiply_segment<F, N8, wide>(ring_at, s, c);
+                if (segment + warps >= n_segments)
+                        break;
+                leave<N8>(parts + segment * N8 * 32, s.lane, c);
+                segment += warps;
+                segment_begin(p.matrix, segment, working, s);
+                fetch_weights<F, N8>(p.matrix, tile, s);
+        }
+        if (n_segments > 1) {
+                __syncthreads(); /* the rings have been read */
+                leave<N8>(parts + segment * N8 * 32, s.lane, c);
+        }
+        __syncthreads();
+        if (working)
+                finish<N8, wide>(p, s, tile, warp % warps, warps, parts, scales, c);
 }
 
 static uint32_t smaller(uint32_t a, uint32_t b) {
         return a < b ? a : b;
 }
 
+/* How a launch divides its tiles. */
+struct cut {
+        uint32_t tiles; /* a block */
+        uint32_t warps; /* a tile */
+        uint32_t scales_at;
+        uint32_t bytes; /* of shared memory, a block */
+};
+
+template <int F, int N8>
+static struct cut cut_into(uint32_t tiles, uint32_t warps, uint32_t n_segments) {
+        struct cut c = { tiles, warps, 0, 0 };
+
+        c.scales_at = (n_segments - warps) * N8 * 512 +
+                      tiles * warps * ring<F, N8>::stages * ring<F, N8>::stage_bytes;
+        c.bytes = c.scales_at + N8 * 8 * (uint32_t) sizeof(float);
+        return c;
+}
+
+/* Without segments: as many tiles a block as give every multiprocessor the same number of blocks. */
+template <int F, int N8>
+static struct cut cut_tiles(uint32_t n_tiles, uint32_t n_sms, uint32_t limit) {
+        uint32_t most = WARPS_MAX;
+
+        while (most > 1 && cut_into<F, N8>(most, 1, 1).bytes > limit)
+                most--;
+        for (uint32_t rounds = 1;; rounds++) {
+                uint32_t tiles = (n_tiles + n_sms * rounds - 1) / (n_sms * rounds);
+
+                if (tiles <= most)
+                        return cut_into<F, N8>(tiles, 1, 1);
+        }
+}
+
+/* With segments: 8 warps; where they do not fit, first fewer tiles a block, then fewer warps a tile. */
+template <int F, int N8> static struct cut cut_segments(uint32_t n_segments, uint32_t limit) {
+        struct cut c = cut_into<F, N8>(n_segments < 8 ? 8 / n_segments : 1, n_segments, n_segments);
+
+        while (c.bytes > limit && c.tiles * c.warps > 1)
+                c = cut_into<F, N8>(c.tiles > 1 ? c.tiles / 2 : 1,
+                                    c.tiles > 1 ? c.warps : c.warps / 2, n_segments);
+        return c;
+}
+
 template <int F, int N8, bool wide>
 static int launch(const struct warm_cuda_product *p, uint32_t n_sms, cudaStream_t stream) {
-        uint32_t tiles = (p->matrix.n_rows + 15) / 16, segments = p->matrix.n_segments, per_block,
-                 warps;
-        uint32_t ring_bytes, parts_bytes, bytes;
+        using R = ring<F, N8>;
+        uint32_t tiles = (p->matrix.n_rows + 15) / 16, n_segments = p->matrix.n_segments;
+        uint32_t limit = warm_cuda_narrow_limit_get();
+        struct cut c = n_segments == 1 ? cut_tiles<F, N8>(tiles, n_sms, limit)
+                                       : cut_segments<F, N8>(n_segments, limit);
 
-        /* Without segments: as many tiles a block as give every multiprocessor the same number of blocks. */
-        per_block = segments < 8 ? 8 / segments : 1;
-        if (segments == 1)
-                for (uint32_t rounds = 1;; rounds++) {
-                        per_block = (tiles + n_sms * rounds - 1) / (n_sms * rounds);
-                        if (per_block <= WARPS_MAX)
-                                break;
-                }
-        warps = per_block * segments;
-        ring_bytes = warps * ring<F, N8>::stages * ring<F, N8>::stage_bytes;
-        parts_bytes = segments > 1 ? warps * N8 * 512 : 0;
-        ring_bytes = ring_bytes > parts_bytes ? ring_bytes : parts_bytes;
-        bytes = ring_bytes + N8 * 8 * (uint32_t) sizeof(float);
-        if (bytes > 48 * 1024) {
+        /* The last turn's sums fit in the rings' place; one warp with 8 segments fits the smallest GPU. */
+        static_assert(R::stages * R::stage_bytes >= N8 * 512, "a ring is smaller than its sums");
+        static_assert(R::stages * R::stage_bytes + 7 * N8 * 512 + N8 * 32 <= WARM_CUDA_SHARED_LEAST,
+                      "a warp does not fit");
+        if (c.bytes > 48 * 1024) {
                 cudaError_t r = cudaFuncSetAttribute(multiply<F, N8, wide>,
                                                      cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                                     (int) bytes);
+                                                     (int) c.bytes);
 
                 if (r)
                         return (int) r;
         }
         return warm_launch(multiply<F, N8, wide>,
-                           dim3((tiles + per_block - 1) / per_block,
+                           dim3((tiles + c.tiles - 1) / c.tiles,
                                 wide ? (p->n_rows_max + N8 * 8 - 1) / (N8 * 8) : 1),
-                           dim3(per_block * segments * 32), bytes, stream, p->overlap, *p,
-                           per_block, ring_bytes);
+                           dim3(c.tiles * c.warps * 32), c.bytes, stream, p->overlap, *p, c.tiles,
+                           c.warps, c.scales_at);
 }
 
 template <int F>

@@ -53,6 +53,26 @@ int warm_cuda_multiply_narrow(const struct warm_cuda_product *p, uint32_t n_sms,
         }
 }
 
+static uint32_t narrow_limit; /* 0: not set */
+
+void warm_cuda_narrow_limit(uint32_t bytes) {
+        narrow_limit = bytes;
+}
+
+/* The device is asked once: a process has one. */
+uint32_t warm_cuda_narrow_limit_get(void) {
+        static int most;
+        int device;
+
+        if (narrow_limit)
+                return narrow_limit;
+        if (most == 0 && (cudaGetDevice(&device) != cudaSuccess ||
+                          cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin,
+                                                 device) != cudaSuccess))
+                most = 0;
+        return most ? (uint32_t) most : WARM_CUDA_SHARED_LEAST;
+}
+
 int warm_cuda_multiply_wide(const struct warm_cuda_product *p, cudaStream_t stream) {
         return warm_cuda_multiply_narrow(p, 64,
                                          stream); /* the layout of its activations says which */

@@ -136,6 +136,15 @@ struct warm_cuda_product {
 WARM_CUDA_API int warm_cuda_multiply_narrow(const struct warm_cuda_product *p, uint32_t n_sms,
                                             cudaStream_t stream);
 
+/*
+ * For tests: let the kernels with mma.sync take no more shared memory a block than this; 0: what the device has. The
+ * same bits come out.
+ */
+WARM_CUDA_API void warm_cuda_narrow_limit(uint32_t bytes);
+
+/* What it is. */
+WARM_CUDA_API uint32_t warm_cuda_narrow_limit_get(void);
+
 /* wide, with mma.sync: any GPU. */
 WARM_CUDA_API int warm_cuda_multiply_wide(const struct warm_cuda_product *p, cudaStream_t stream);
 

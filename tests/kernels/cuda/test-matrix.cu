@@ -216,6 +216,8 @@ static std::vector<float> product(const problem &p, const std::vector<float> &x,
 static void test_type(enum warm_type type, uint32_t rows, uint32_t cols, uint32_t segments) {
         problem p = make(type, rows, cols, segments, WARM_CUDA_PLACE_ROWS);
         const uint32_t most = 300, counts[] = { 1, 2, 8, 9, 16, 17, 33, 64, 65, 128, 129, 300 };
+        /* sm_86 and sm_89; at 8 segments, of 64 rows of F16, two warps a tile, and one */
+        const uint32_t limits[] = { WARM_CUDA_SHARED_LEAST, 72U << 10, 56U << 10 };
         std::vector<float> x((size_t) most * cols), all;
         char detail[160];
         double worst = 0;
@@ -232,6 +234,11 @@ static void test_type(enum warm_type type, uint32_t rows, uint32_t cols, uint32_
                         ys.push_back(product(p, x, n, WIDE));
                 if (n > 64 && hopper)
                         ys.push_back(product(p, x, n, SM90));
+                for (uint32_t bytes : limits) {
+                        warm_cuda_narrow_limit(bytes);
+                        ys.push_back(product(p, x, n, n <= 64 ? NARROW : WIDE));
+                }
+                warm_cuda_narrow_limit(0);
                 for (auto &y : ys) {
                         if (all.size() < y.size()) {
                                 same = same && memcmp(y.data(), all.data(), all.size() * 4) == 0;
@@ -257,7 +264,9 @@ static void test_type(enum warm_type type, uint32_t rows, uint32_t cols, uint32_
         snprintf(detail, sizeof(detail), "%s %ux%u, %u segment%s, error at most %.3f of the bound",
                  warm_type_info(type)->name, rows, cols, segments, segments > 1 ? "s" : "", worst);
         report(worst < 1, "a product is what double says", detail);
-        report(same, "1 to 300 rows, narrow, wide and wgmma, the same bits", detail);
+        report(same,
+               "1 to 300 rows, narrow, wide and wgmma, with less shared memory too: the same bits",
+               detail);
         CHECK(cudaFree((void *) p.m.d_data));
 }
 
@@ -583,6 +592,10 @@ int main(int argc, char **argv) {
         test_type(WARM_TYPE_F32, 24, 40, 8);
         test_type(WARM_TYPE_F32, 24, 16, 1);
         test_type(WARM_TYPE_Q4_K, 20, 8960, 8);
+        test_type(WARM_TYPE_F16, 80, 512, 4);
+        test_type(WARM_TYPE_Q5_K, 208, 768, 2);
+        /* several tiles a block, fewer with less shared memory */
+        test_type(WARM_TYPE_Q8_0, 8000, 128, 1);
         for (uint32_t n : { 1U, 7U, 16U, 64U, 65U, 200U })
                 test_epilogues(n);
         return failures != 0;
