@@ -197,6 +197,8 @@ struct warm_backend_ops {
         int (*import_fds)(struct warm_backend *b, struct warm_weights *w, const int *fds,
                           uint32_t n_fds);
         const char *(*fault)(struct warm_backend *b); /* may be NULL */
+        int (*measure)(struct warm_backend *b, double *ret_copy_bytes_per_s,
+                       double *ret_flop_per_s); /* may be NULL */
 };
 
 /* Embedded as the first member of each backend's own struct. */
@@ -306,6 +308,24 @@ static inline int warm_step_poll(struct warm_backend *b, uint64_t ticket) {
  */
 static inline const char *warm_backend_fault(struct warm_backend *b) {
         return b->ops->fault ? b->ops->fault(b) : NULL;
+}
+
+/*
+ * Measure what the device can do at most, for floors to hold a step's time against; for about half a second all of the
+ * device, and some hundred MiB of its memory. No step may be pending.
+ *
+ * @param ret_copy_bytes_per_s a copy inside the device's memory, bytes read and bytes written both counted: the
+ *        yardstick for what only reads, which may be a little faster
+ * @param ret_flop_per_s the fastest matrix product that the backend has; a multiply and an add are two operations
+ *        Each is 0 where the backend cannot tell; both, where its `measure` is NULL.
+ * Return: 0; -ENOMEM; WARM_BACKEND_E_MEMORY; WARM_BACKEND_E_LOST.
+ */
+static inline int warm_backend_measure(struct warm_backend *b, double *ret_copy_bytes_per_s,
+                                       double *ret_flop_per_s) {
+        if (b->ops->measure)
+                return b->ops->measure(b, ret_copy_bytes_per_s, ret_flop_per_s);
+        *ret_copy_bytes_per_s = *ret_flop_per_s = 0;
+        return 0;
 }
 
 /*

@@ -9,6 +9,8 @@
 #include "cpu.h"
 #include "kernels/step-check.h"
 
+#define MEASURE_BYTES (1ULL << 30) /* free, four times what a measurement takes (untuned guess) */
+
 static struct warm_cpu_backend *cpu(struct warm_backend *b) {
         return (struct warm_cpu_backend *) b; /* base is the first member */
 }
@@ -137,6 +139,15 @@ static int cpu_import_fds(struct warm_backend *b, struct warm_weights *w, const 
         return warm_kv_import_fds(&w->kv, fds, n_fds);
 }
 
+static int cpu_measure(struct warm_backend *b, double *ret_copy_bytes_per_s,
+                       double *ret_flop_per_s) {
+        uint64_t available = memory_available();
+
+        if (available > 0 && available < MEASURE_BYTES)
+                return WARM_BACKEND_E_MEMORY;
+        return warm_cpu_measure(cpu(b), ret_copy_bytes_per_s, ret_flop_per_s);
+}
+
 static const struct warm_backend_ops cpu_ops = {
         .free = cpu_free,
         .info = cpu_info,
@@ -152,6 +163,7 @@ static const struct warm_backend_ops cpu_ops = {
         .sum_block = cpu_sum_block,
         .export_fds = cpu_export_fds,
         .import_fds = cpu_import_fds,
+        .measure = cpu_measure,
 };
 
 int warm_cpu_backend_new_isa(const struct warm_backend_config *config, enum warm_isa most,

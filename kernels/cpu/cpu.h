@@ -127,6 +127,10 @@ int warm_cpu_scratch_init(struct warm_cpu_scratch *s, const struct warm_weights 
 void warm_cpu_scratch_deinit(struct warm_cpu_scratch *s, uint32_t n_threads);
 uint64_t warm_cpu_scratch_bytes(const struct warm_cpu_scratch *s);
 
+/* measure.c: as warm_backend_measure(). */
+int warm_cpu_measure(struct warm_cpu_backend *b, double *ret_copy_bytes_per_s,
+                     double *ret_flop_per_s);
+
 /* step.c: compute a step that was checked. */
 void warm_cpu_step_run(struct warm_cpu_backend *b, struct warm_weights *w,
                        const struct warm_step *step);

@@ -142,10 +142,33 @@ static void weights_and_kv_are_made_whole_or_not_at_all(void **state) {
         tiny_free(t);
 }
 
+static void a_measurement_fails_whole(void **state) {
+        struct warm_backend_config config = { .n_threads = 2 };
+        double copy = -1, flop = -1;
+        struct warm_backend *b;
+        int r = -1, n_failed = 0;
+
+        (void) state;
+        assert_int_equal(warm_cpu_backend_new(&config, &b), 0);
+        for (int n = 0; r; n++) {
+                countdown = n;
+                r = warm_backend_measure(b, &copy, &flop);
+                countdown = -1;
+                if (!r)
+                        break;
+                assert_true(r == -ENOMEM || r == WARM_BACKEND_E_MEMORY);
+                assert_true(copy == -1 && flop == -1);
+                n_failed++;
+        }
+        assert_true(n_failed > 4);
+        warm_backend_free(b);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(a_backend_is_made_whole_or_not_at_all),
                 cmocka_unit_test(weights_and_kv_are_made_whole_or_not_at_all),
+                cmocka_unit_test(a_measurement_fails_whole),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -440,11 +440,33 @@ static void loading_tells_how_far_it_is(void **state) {
         warm_backend_free(b);
 }
 
+static void what_the_device_can_do_is_measured(void **state) {
+        double copy = 0, flop = 0;
+
+        (void) state;
+        assert_int_equal(warm_backend_measure(runner.backend, &copy, &flop), 0);
+        assert_true(copy > 1e6 && copy < 1e15); /* a thousandth of a slow machine; beyond any */
+        assert_true(flop > 1e6 && flop < 1e18);
+}
+
+static void a_backend_that_cannot_measure_says_0(void **state) {
+        struct warm_backend_ops ops = *runner.backend->ops;
+        struct warm_backend b = { .ops = &ops };
+        double copy = 1, flop = 1;
+
+        (void) state;
+        ops.measure = NULL;
+        assert_int_equal(warm_backend_measure(&b, &copy, &flop), 0);
+        assert_true(copy == 0 && flop == 0);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
                 TEST(a_backend_says_what_it_is),
                 TEST(loading_tells_how_far_it_is),
+                TEST(what_the_device_can_do_is_measured),
+                TEST(a_backend_that_cannot_measure_says_0),
                 TEST(a_row_outside_what_exists_is_refused),
                 TEST(a_step_outside_what_exists_is_refused),
                 TEST(a_copied_block_reads_like_the_first),
