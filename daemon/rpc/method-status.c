@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "method.h"
+#include "model/cost.h"
 
 static bool takes_nothing(struct warm_call *call) {
         char nothing;
@@ -98,21 +99,37 @@ static void write_orders(struct warm_writer *w, const struct warm_prompt_format 
                                                                  : "none");
 }
 
+/* From which a client can tell what a step must read and compute. */
+static void write_step(struct warm_writer *w, struct warm_engine *e, uint32_t index) {
+        struct warm_cost cost;
+
+        warm_cost_of_plan(&warm_engine_model(e, index)->plan, &cost);
+        warm_write_string(w, "step");
+        warm_write_map(w, 5);
+        warm_write_key_uint(w, "weights_bytes", cost.weights_bytes);
+        warm_write_key_uint(w, "kv_token_bytes", warm_engine_token_bytes(e, index));
+        warm_write_key_uint(w, "row_flop", cost.row_flop);
+        warm_write_key_uint(w, "visible_flop", cost.visible_flop);
+        warm_write_key_uint(w, "output_flop", cost.output_flop);
+}
+
 static void write_model(struct warm_call *call, struct warm_writer *w, uint32_t index) {
         struct warm_engine *e = call->server->config.engine;
         const struct warm_model *m = warm_engine_model(e, index);
 
-        warm_write_map(w, call->is_admin ? 13 : 12);
+        warm_write_map(w, call->is_admin ? 15 : 14);
         warm_write_key_text(w, "name", m->name, strlen(m->name));
         warm_write_key_bool(w, "default", index == 0);
         warm_write_key_text(w, "architecture", m->architecture, strlen(m->architecture));
         warm_write_key_string(w, "quantization", m->quantization);
         warm_write_key_uint(w, "parameters", m->n_parameters);
         warm_write_key_uint(w, "file_bytes", m->file_bytes);
+        warm_write_key_uint(w, "weights_bytes", warm_engine_weights_bytes(e, index));
         warm_write_key_uint(w, "vocab", m->plan.n_vocab);
         warm_write_key_uint(w, "context", warm_engine_n_context(e, index));
         warm_write_key_uint(w, "window_bytes", window_bytes(e, index));
         write_orders(w, &m->format);
+        write_step(w, e, index);
         warm_write_string(w, "hash");
         warm_write_bytes(w, m->content_hash, sizeof(m->content_hash));
         if (call->is_admin)
@@ -134,7 +151,16 @@ void warm_method_models(struct warm_call *call) {
         warm_call_end(call, &w);
 }
 
-#define COMMON_PAIRS 4U
+#define COMMON_PAIRS 5U
+
+static void write_device(struct warm_writer *w, struct warm_engine *e) {
+        struct warm_engine_speed speed = warm_engine_speed(e);
+
+        warm_write_string(w, "device");
+        warm_write_map(w, 2);
+        warm_write_key_uint(w, "copy_bytes_per_s", (uint64_t) speed.copy_bytes_per_s);
+        warm_write_key_uint(w, "matmul_flop_per_s", (uint64_t) speed.flop_per_s);
+}
 
 static void write_common(struct warm_call *call, struct warm_writer *w) {
         const struct warm_server *s = call->server;
@@ -149,6 +175,7 @@ static void write_common(struct warm_call *call, struct warm_writer *w) {
         warm_write_key_uint(w, "clients", call->uid->n_clients);
         warm_write_key_uint(w, "requests", call->uid->n_requests);
         warm_write_key_uint(w, "output_bytes", call->uid->output_bytes);
+        write_device(w, s->config.engine);
 }
 
 static void write_server(struct warm_writer *w, const struct warm_server *s) {
@@ -262,11 +289,25 @@ static void reply_plain(struct warm_call *call) {
         warm_call_end(call, &w);
 }
 
+struct status_fields {
+        bool measure;
+};
+
+static const struct warm_field status_table[] = {
+        { "measure", WARM_FIELD_BOOL, 0, 0, offsetof(struct status_fields, measure), 0 },
+};
+
 void warm_method_status(struct warm_call *call) {
+        struct status_fields f = { 0 };
         struct warm_request *request;
 
-        if (!takes_nothing(call))
+        if (!warm_call_read(call, status_table, 1, &f, NULL))
                 return;
+        /* It takes the device from everybody, and that it was busy says that somebody types. */
+        if (f.measure && !call->is_admin) {
+                warm_call_error(call, WARM_RPC_E_NOT_PERMITTED);
+                return;
+        }
         if (!call->is_admin) {
                 reply_plain(call);
                 return;
@@ -279,6 +320,7 @@ void warm_method_status(struct warm_call *call) {
                 return;
         }
         request->kind = WARM_REQUEST_STATUS;
+        request->measure = f.measure;
         request->n = 1;
         warm_call_submit(call, request, reply_status);
 }

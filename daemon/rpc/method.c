@@ -102,6 +102,9 @@ bool warm_pending_failed(struct warm_pending *p) {
         case WARM_FAILURE_SHUTDOWN:
                 warm_call_error(&p->call, WARM_RPC_E_SHUTDOWN);
                 break;
+        case WARM_FAILURE_BUSY:
+                warm_call_error(&p->call, WARM_RPC_E_BUSY);
+                break;
         }
         return true;
 }

@@ -180,7 +180,23 @@ uint32_t warm_engine_n_context(struct warm_engine *e, uint32_t model_index) {
         return e->models[model_index].n_context;
 }
 
+uint64_t warm_engine_weights_bytes(struct warm_engine *e, uint32_t model_index) {
+        assert(model_index < e->n_models);
+        return e->models[model_index].weights_bytes;
+}
+
+uint64_t warm_engine_token_bytes(struct warm_engine *e, uint32_t model_index) {
+        assert(model_index < e->n_models);
+        return e->models[model_index].block_bytes / WARM_BLOCK_TOKENS;
+}
+
+struct warm_engine_speed warm_engine_speed(struct warm_engine *e) {
+        return atomic_load(&e->measured) ? e->speed : (struct warm_engine_speed){ 0 };
+}
+
 /* Inbox. */
+
+static void lose(struct warm_engine *e, enum warm_fault fault);
 
 static void trim(struct warm_engine *e, struct warm_task *t) {
         struct warm_request *r = &t->request;
@@ -199,9 +215,42 @@ static void trim(struct warm_engine *e, struct warm_task *t) {
         warm_engine_end_task(e, t, WARM_FINISH_NONE);
 }
 
+/*
+ * Once: the device is the same as long as the engine lives. It is measured alone, or the figures would be false and
+ * somebody's text late.
+ * Return: whether the task goes on; false: it failed.
+ */
+static bool measure(struct warm_engine *e, struct warm_task *t) {
+        struct warm_engine_speed speed;
+        int r;
+
+        if (atomic_load(&e->measured))
+                return true;
+        if (e->first != t || e->last != t) {
+                warm_engine_fail_task(e, t, WARM_FAILURE_BUSY);
+                return false;
+        }
+        r = warm_backend_measure(e->backend, &speed.copy_bytes_per_s, &speed.flop_per_s);
+        if (r == WARM_BACKEND_E_LOST) {
+                e->batch.n_entries =
+                        0; /* no step is cut short: what stands there is of one long done */
+                lose(e, WARM_FAULT_LOST);
+                return false;
+        }
+        if (r != 0) {
+                warm_engine_fail_task(e, t, WARM_FAILURE_MEMORY);
+                return false;
+        }
+        e->speed = speed;
+        atomic_store(&e->measured, true);
+        return true;
+}
+
 static void tell_status(struct warm_engine *e, struct warm_task *t) {
         struct warm_engine_status *s = t->request.status;
 
+        if (t->request.measure && !measure(e, t))
+                return;
         warm_backend_info(e->backend, &s->backend);
         s->n_waiting = e->n_waiting;
         s->n_running = e->n_active;

@@ -42,6 +42,7 @@ enum warm_failure {
         WARM_FAILURE_MEMORY,
         WARM_FAILURE_BACKEND,
         WARM_FAILURE_SHUTDOWN,
+        WARM_FAILURE_BUSY, /* a measurement wants the device alone, and others have work */
 };
 
 struct warm_token_logprob {
@@ -74,6 +75,12 @@ struct warm_model_status {
         struct warm_cache_stats cache;
 };
 
+/* What the device can do at most, as warm_backend_measure(); 0: not measured yet, or it cannot tell. */
+struct warm_engine_speed {
+        double copy_bytes_per_s;
+        double flop_per_s;
+};
+
 struct warm_engine_status {
         struct warm_backend_info backend;
         uint32_t n_waiting, n_running;
@@ -104,6 +111,7 @@ struct warm_request {
         uint64_t arrival_ns;              /* CLOCK_MONOTONIC, first byte of the frame complete */
         uint64_t deadline_ns;             /* absolute; 0: none */
         uint64_t t_predict_ns;            /* from the first token; 0: none */
+        bool measure;                     /* STATUS: measure the device, if nobody did before */
         uid_t trim_uid;                   /* TRIM: whose; (uid_t) -1: everybody's */
         void *owner;                      /* the loop's */
         void *memory; /* what the fields above borrow from; freed with the request */
@@ -175,6 +183,11 @@ const struct warm_model *warm_engine_model(struct warm_engine *e,
                                            uint32_t model_index); /* any thread */
 uint32_t warm_engine_n_models(struct warm_engine *e);
 uint32_t warm_engine_n_context(struct warm_engine *e, uint32_t model_index);
+/* Bytes of the model's weights on the device, and of the K and V of one token. Any thread. */
+uint64_t warm_engine_weights_bytes(struct warm_engine *e, uint32_t model_index);
+uint64_t warm_engine_token_bytes(struct warm_engine *e, uint32_t model_index);
+/* As last measured for a STATUS request. Any thread. */
+struct warm_engine_speed warm_engine_speed(struct warm_engine *e);
 
 /* The ceiling of all models' KV memory together. Thread: main, before warm_engine_start. */
 uint64_t warm_engine_kv_bytes_max(const struct warm_engine *e);

@@ -57,8 +57,10 @@ struct warm_engine {
         pthread_t thread;
         bool started;
         atomic_bool stop;
-        _Atomic uint64_t progress; /* any thread reads */
-        _Atomic uint32_t n_live;   /* submitted, DONE not yet pushed; any thread reads */
+        _Atomic uint64_t progress;      /* any thread reads */
+        atomic_bool measured;           /* then `speed` is constant */
+        struct warm_engine_speed speed; /* written by the engine before `measured` */
+        _Atomic uint32_t n_live;        /* submitted, DONE not yet pushed; any thread reads */
 
         /* Thread: loop. What lives, unordered; the id stands beside its task so that cancel scans 8 KiB. */
         struct warm_task *places[WARM_ENGINE_REQUESTS_MAX];

@@ -20,7 +20,7 @@ struct warm_engine {
         struct warm_model *model;
         struct task *first; /* oldest first */
         uint32_t n_tasks;
-        bool hold, fault;
+        bool hold, fault, measured;
         const char *answer;
         enum warm_failure failure;
         uint64_t n_requests;
@@ -150,6 +150,23 @@ uint32_t warm_engine_n_context(struct warm_engine *e, uint32_t model_index) {
         return FAKE_CONTEXT;
 }
 
+uint64_t warm_engine_weights_bytes(struct warm_engine *e, uint32_t model_index) {
+        (void) e;
+        (void) model_index;
+        return 4096;
+}
+
+uint64_t warm_engine_token_bytes(struct warm_engine *e, uint32_t model_index) {
+        (void) e;
+        (void) model_index;
+        return 256;
+}
+
+struct warm_engine_speed warm_engine_speed(struct warm_engine *e) {
+        return e->measured ? (struct warm_engine_speed){ 2e9, 3e9 }
+                           : (struct warm_engine_speed){ 0 };
+}
+
 /* ---- Requests ---- */
 
 struct warm_request *warm_request_new(void) {
@@ -253,6 +270,7 @@ static void fill_status(struct warm_engine *e, struct warm_request *r) {
         s->backend.name = "cpu";
         strcpy(s->backend.description, "nothing");
         s->n_requests = e->n_requests;
+        e->measured = e->measured || r->measure;
         s->n_models = 1;
         s->models[0] = (struct warm_model_status){ .model = e->model, .n_context = FAKE_CONTEXT };
         r->status = s;

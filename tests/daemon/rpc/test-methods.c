@@ -501,11 +501,12 @@ static void failures_of_the_engine_are_typed(void **state) {
                 { WARM_FAILURE_MEMORY, WARM_RPC_E_MEMORY },
                 { WARM_FAILURE_BACKEND, WARM_RPC_E_BACKEND },
                 { WARM_FAILURE_SHUTDOWN, WARM_RPC_E_SHUTDOWN },
+                { WARM_FAILURE_BUSY, WARM_RPC_E_BUSY },
         };
         static const char *const methods[] = { "complete", "warm", "explain" };
         struct fixture *f = *state;
 
-        for (unsigned i = 0; i < 4; i++) {
+        for (unsigned i = 0; i < sizeof(pairs) / sizeof(pairs[0]); i++) {
                 fake_engine_fail(f->h->engine, pairs[i].failure);
                 for (unsigned k = 0; k < 3; k++) {
                         warm_write_key_string(begin(f, methods[k], 1), "prefix", "x");

@@ -505,6 +505,7 @@ static void only_administrators_trim_for_others(void **state) {
 
 static void another_uid_sees_nothing_that_moves_in_status(void **state) {
         static const char status[] = "\x94\x00\x01\xa6status\x90";
+        static const char measure[] = "\x94\x00\x01\xa6status\x91\x81\xa7measure\xc3";
         struct harness *h = *state;
         char reply[8192];
         struct warm_message m;
@@ -518,11 +519,13 @@ static void another_uid_sees_nothing_that_moves_in_status(void **state) {
         assert_non_null(warm_read_key(peer_result(h, &p, 1), "engine"));
         n = hello_as(h, 65534, 65534, status, sizeof(status) - 1, reply, sizeof(reply));
         assert_int_equal(warm_message_decode(reply, n, &m), 0);
-        assert_int_equal(warm_read_n(m.result), 5);
+        assert_int_equal(warm_read_n(m.result), 6);
         assert_null(warm_read_key(m.result, "engine"));
         assert_null(warm_read_key(m.result, "server"));
         assert_int_equal(warm_read_n(warm_read_element(warm_read_key(m.result, "models"), 0)), 2);
         warm_message_deinit(&m);
+        n = hello_as(h, 65534, 65534, measure, sizeof(measure) - 1, reply, sizeof(reply));
+        assert_true(is_refused(reply, n));
         peer_close(&p);
 }
 

@@ -357,6 +357,19 @@ static int fake_sum_block(struct warm_backend *b, struct warm_weights *w, uint32
         return 0;
 }
 
+static int fake_measure(struct warm_backend *b, double *ret_copy_bytes_per_s,
+                        double *ret_flop_per_s) {
+        struct fake_backend *f = (struct fake_backend *) b;
+        int r = atomic_load(&f->measure_result);
+
+        assert(!f->pending_step);
+        if (r != 0)
+                return r;
+        *ret_copy_bytes_per_s = 1e9 * (double) (1 + atomic_fetch_add(&f->n_measured, 1));
+        *ret_flop_per_s = 2e9;
+        return 0;
+}
+
 static const struct warm_backend_ops fake_ops = {
         .free = fake_free,
         .info = fake_info,
@@ -371,6 +384,7 @@ static const struct warm_backend_ops fake_ops = {
         .event_fd = fake_event_fd,
         .fault = fake_fault,
         .sum_block = fake_sum_block,
+        .measure = fake_measure,
 };
 
 struct fake_backend *fake_backend_new(void) {

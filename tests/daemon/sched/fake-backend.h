@@ -39,7 +39,8 @@ struct fake_backend {
         _Atomic uint64_t memory_free;
         atomic_bool never_ends; /* no context ends by itself */
         /* What was seen. */
-        _Atomic uint64_t n_steps, n_rows, n_chunks, n_copies, n_sums;
+        _Atomic uint64_t n_steps, n_rows, n_chunks, n_copies, n_sums, n_measured;
+        _Atomic int measure_result;
         _Atomic uint64_t
                 n_resumed; /* sequences of a step that found their state in another block */
         _Atomic uint32_t n_sequences_most, n_prefill_rows_most;

@@ -251,6 +251,77 @@ static void status_counts_what_was_done(void **state) {
         harness_end(&h);
 }
 
+static struct warm_request *ask_to_measure(struct harness *h) {
+        struct warm_request *r = warm_request_new();
+
+        assert_non_null(r);
+        r->id = ++h->n_ids_given;
+        r->kind = WARM_REQUEST_STATUS;
+        r->measure = true;
+        return r;
+}
+
+static void the_device_is_measured_once_and_only_when_idle(void **state) {
+        struct harness h;
+        struct warm_request *r, *held;
+
+        (void) state;
+        harness_start(&h, (struct harness_options){ 0 });
+        warm_request_free(harness_status(&h));
+        assert_int_equal(atomic_load(&h.fake->n_measured), 0); /* nobody asked */
+        atomic_store(&h.fake->never_ends, true);
+        atomic_store(&h.fake->step_ns, 5000000);
+        held = harness_complete(&h, prompt, 0, 400);
+        harness_submit(&h, held);
+        r = ask_to_measure(&h);
+        harness_run(&h, r);
+        assert_int_equal(r->failure, WARM_FAILURE_BUSY);
+        assert_int_equal(atomic_load(&h.fake->n_measured), 0);
+        assert_true(warm_engine_speed(h.engine).copy_bytes_per_s == 0);
+        warm_request_free(r);
+        warm_engine_cancel(h.engine, held->id);
+        harness_wait(&h, held);
+        warm_request_free(held);
+
+        atomic_store(&h.fake->measure_result, WARM_BACKEND_E_MEMORY);
+        r = ask_to_measure(&h);
+        harness_run(&h, r);
+        assert_int_equal(r->failure, WARM_FAILURE_MEMORY);
+        warm_request_free(r);
+
+        atomic_store(&h.fake->measure_result, 0);
+        for (unsigned i = 0; i < 2; i++) {
+                r = ask_to_measure(&h);
+                harness_run(&h, r);
+                assert_int_equal(r->failure, WARM_FAILURE_NONE);
+                warm_request_free(r);
+        }
+        assert_int_equal(atomic_load(&h.fake->n_measured), 1);
+        assert_true(warm_engine_speed(h.engine).copy_bytes_per_s == 1e9);
+        assert_true(warm_engine_speed(h.engine).flop_per_s == 2e9);
+        harness_end(&h);
+}
+
+static void a_device_lost_while_it_is_measured_is_told(void **state) {
+        struct harness h;
+        struct warm_request *r;
+
+        (void) state;
+        harness_start(&h, (struct harness_options){ 0 });
+        r = harness_complete(&h, prompt, 0, 3);
+        harness_run(&h, r);
+        warm_request_free(r);
+        atomic_store(&h.fake->measure_result, WARM_BACKEND_E_LOST);
+        r = ask_to_measure(&h);
+        harness_run(&h, r);
+        assert_int_equal(r->failure, WARM_FAILURE_BACKEND);
+        warm_request_free(r);
+        while (h.n_faults == 0)
+                harness_event(&h);
+        assert_int_equal(h.last_fault.fault, WARM_FAULT_LOST);
+        harness_drop(&h);
+}
+
 static void progress_shows_text_as_it_becomes_stable(void **state) {
         struct harness h;
         struct warm_request *r;
@@ -314,6 +385,8 @@ int main(void) {
                 cmocka_unit_test(the_score_of_one_token_is_nothing),
                 cmocka_unit_test(warming_samples_nothing_and_explain_sees_what_it_left),
                 cmocka_unit_test(status_counts_what_was_done),
+                cmocka_unit_test(the_device_is_measured_once_and_only_when_idle),
+                cmocka_unit_test(a_device_lost_while_it_is_measured_is_told),
                 cmocka_unit_test(progress_shows_text_as_it_becomes_stable),
                 cmocka_unit_test(a_loop_that_takes_no_events_cannot_fill_the_ring),
         };
