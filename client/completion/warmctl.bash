@@ -7,12 +7,12 @@ _warmctl() {
                 case " $commands " in *" ${COMP_WORDS[i]} "*) command=${COMP_WORDS[i]} ;; esac
         done
         case $before in
-        --socket) mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
+        --socket | --plot) mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
         --model) mapfile -t COMPREPLY < <(compgen -W "$(warmctl models --json 2>/dev/null | grep -o '"name":"[^"]*"' | cut -d'"' -f4)" -- "$word"); return ;;
         -n) return ;;
         esac
         if [[ $word == -* ]]; then
-                mapfile -t COMPREPLY < <(compgen -W "--socket --model --json -n --lines --ids --show --again --untyped --help --version" -- "$word")
+                mapfile -t COMPREPLY < <(compgen -W "--socket --model --json -n --lines --ids --show --again --untyped --plot --help --version" -- "$word")
         elif [ -z "$command" ]; then
                 mapfile -t COMPREPLY < <(compgen -W "$commands" -- "$word")
         else

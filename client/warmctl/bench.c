@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * warmctl bench: what a person would feel on this machine, asked through the socket like any client would.
+ * warmctl bench: what a person would feel on this machine, asked through the socket like any client would, and beside
+ * it what the machine could do (bench-floor.c).
  *
  * Text of its own, different in each round, so that nothing of it is cached before; then the same again, one
  * character longer, so that nearly all of it is.
@@ -10,20 +11,13 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "warmctl.h"
+#include "bench.h"
 
-#define ROUNDS       9U
 #define PREFIX_BYTES 4800U /* about 1,500 tokens of code */
-#define N_DECODE     64U
+#define BAR          30U
 
-struct sample {
-        double cold_ms, warm_ms, decode_ms, prefill_tokens, socket_us;
-        bool decoded;
-};
-
-/* Lines of made-up code that no two rounds share. */
-static size_t make_text(char *text, size_t n_max, unsigned round) {
-        uint64_t x = (uint64_t) time(NULL) * 1000003U + (uint64_t) getpid() * 101U + round + 1;
+size_t bench_text(struct bench *b, char *text, size_t n_max) {
+        uint64_t x = (uint64_t) time(NULL) * 1000003U + (uint64_t) getpid() * 101U + ++b->seed;
         size_t n = 0;
 
         while (n + 64 < n_max) {
@@ -34,6 +28,14 @@ static size_t make_text(char *text, size_t n_max, unsigned round) {
                                        (unsigned) (x >> 40) & 4095);
         }
         return n;
+}
+
+void bench_progress(struct bench *b) {
+        uint32_t n = b->n_all ? BAR * b->n_done / b->n_all : 0;
+
+        if (b->ctl->progress)
+                fprintf(stderr, "\r[%.*s%*s] %u/%u", (int) n, "##############################",
+                        (int) (BAR - n), "", b->n_done, b->n_all);
 }
 
 static int ask(const struct warmctl *ctl, struct warm_client *c, const char *text, size_t n,
@@ -63,12 +65,12 @@ static double number(const struct warm_client_reply *reply, const char *path) {
                 warm_client_value_get(warm_client_reply_result(reply), path), 0);
 }
 
-static int one_round(const struct warmctl *ctl, struct warm_client *c, unsigned round,
-                     struct sample *ret_sample) {
+static int one_round(struct bench *b, struct warm_client *c, struct bench_sample *ret_sample) {
+        const struct warmctl *ctl = b->ctl;
         char text[PREFIX_BYTES + 64];
         struct warm_client_reply *reply = NULL;
-        struct sample s = {};
-        size_t n = make_text(text, PREFIX_BYTES, round), n_ids;
+        struct bench_sample s = {};
+        size_t n = bench_text(b, text, PREFIX_BYTES), n_ids;
         double wall_us = 0;
         int r = ask(ctl, c, text, n, 1, &reply, &wall_us);
 
@@ -85,7 +87,7 @@ static int one_round(const struct warmctl *ctl, struct warm_client *c, unsigned 
         s.warm_ms = number(reply, "time_us.total") / 1e3;
         s.socket_us = wall_us - number(reply, "time_us.total");
         reply = warm_client_reply_free(reply);
-        r = ask(ctl, c, text, n, N_DECODE, &reply, &wall_us);
+        r = ask(ctl, c, text, n, BENCH_DECODE, &reply, &wall_us);
         if (r != WARMCTL_OK)
                 return r;
         n_ids = warm_client_value_n(warm_client_value_get(warm_client_reply_result(reply), "ids"));
@@ -104,56 +106,37 @@ static int by_value(const void *a, const void *b) {
         return (x > y) - (x < y);
 }
 
-static void row(const struct warmctl *ctl, const char *name, const char *key, double *values,
-                size_t n, bool last) {
+void bench_sort(double *values, size_t n) {
         qsort(values, n, sizeof(*values), by_value);
-        if (ctl->json)
-                printf("\"%s\": {\"median\": %.4f, \"low\": %.4f, \"high\": %.4f}%s", key,
-                       n ? values[n / 2] : 0, n ? values[0] : 0, n ? values[n - 1] : 0,
-                       last ? "}\n" : ", ");
-        else if (n)
-                printf("%-44s %10.2f   %.2f .. %.2f\n", name, values[n / 2], values[0],
-                       values[n - 1]);
 }
 
-static void print(const struct warmctl *ctl, const struct sample *s, size_t n) {
-        double cold[ROUNDS], warm[ROUNDS], decode[ROUNDS], prefill[ROUNDS], wire[ROUNDS];
-        size_t n_decode = 0;
+static int measure(struct bench *b, struct warm_client *c) {
+        int r = bench_ask(b, c);
 
-        for (size_t i = 0; i < n; i++) {
-                cold[i] = s[i].cold_ms;
-                warm[i] = s[i].warm_ms;
-                prefill[i] = s[i].prefill_tokens;
-                wire[i] = s[i].socket_us;
-                if (s[i].decoded)
-                        decode[n_decode++] = s[i].decode_ms;
+        b->n_all = BENCH_ROUNDS + bench_plan(b);
+        bench_progress(b);
+        for (unsigned i = 0; r == WARMCTL_OK && i < BENCH_ROUNDS; i++) {
+                r = one_round(b, c, &b->samples[i]);
+                b->n_done++;
+                bench_progress(b);
         }
-        if (ctl->json)
-                putchar('{');
-        else
-                printf("%-44s %10s   %s\n", "", "median", "lowest .. highest");
-        row(ctl, "first token, nothing cached, ms", "cold_ms", cold, n, false);
-        row(ctl, "first token after one typed character, ms", "warm_ms", warm, n, false);
-        row(ctl, "prefill, tokens/s", "prefill_tokens_per_s", prefill, n, false);
-        row(ctl, "decode, ms a token", "decode_ms", decode, n_decode, false);
-        row(ctl, "socket and client beside the daemon, us", "socket_us", wire, n, true);
+        return r == WARMCTL_OK ? bench_rows(b, c) : r;
 }
 
 int warmctl_bench(const struct warmctl *ctl) {
-        struct sample samples[ROUNDS];
+        struct bench b = { .ctl = ctl };
         struct warm_client *c = NULL;
         int r = warmctl_connect(ctl, &c);
 
-        for (unsigned i = 0; r == WARMCTL_OK && i < ROUNDS; i++) {
-                if (ctl->progress)
-                        fprintf(stderr, "\r[%.*s%*s] %u/%u", (int) i, "#########",
-                                (int) (ROUNDS - i), "", i, ROUNDS);
-                r = one_round(ctl, c, i, &samples[i]);
-        }
-        if (ctl->progress)
-                fprintf(stderr, "\r%40s\r", "");
         if (r == WARMCTL_OK)
-                print(ctl, samples, ROUNDS);
+                r = measure(&b, c);
+        if (ctl->progress)
+                fprintf(stderr, "\r%60s\r", "");
+        if (r == WARMCTL_OK) {
+                bench_print(&b);
+                if (ctl->plot)
+                        r = bench_plot(&b, ctl->plot);
+        }
         warm_client_free(c);
         return r;
 }

@@ -26,7 +26,9 @@ static const char help[] =
         "  explain FILE:LINE:COLUMN   what of its prompt is cached, and why not more\n"
         "  warm FILE:LINE:COLUMN      compute the prompt into the cache, sample nothing\n"
         "  trim                       give back what is cached and not in use\n"
-        "  bench                      time this machine and model\n"
+        "  bench                      time this machine and model, beside what the machine could "
+        "do; "
+        "--plot FILE draws it\n"
         "  doctor                     look for what could be better here\n"
         "\n"
         "  --socket PATH   the daemon's socket (default: $XDG_RUNTIME_DIR/warmd/warmd.sock, else\n"
@@ -69,6 +71,7 @@ enum {
         OPTION_AGAIN,
         OPTION_UNTYPED,
         OPTION_LINES,
+        OPTION_PLOT,
         OPTION_HELP,
         OPTION_VERSION,
 };
@@ -82,6 +85,7 @@ static const struct option options[] = {
         { "again", no_argument, NULL, OPTION_AGAIN },
         { "untyped", no_argument, NULL, OPTION_UNTYPED },
         { "lines", required_argument, NULL, OPTION_LINES },
+        { "plot", required_argument, NULL, OPTION_PLOT },
         { "help", no_argument, NULL, OPTION_HELP },
         { "version", no_argument, NULL, OPTION_VERSION },
         {},
@@ -117,6 +121,9 @@ static int take_option(int o, char **argv, struct warmctl *ctl) {
                 return WARMCTL_OK;
         case OPTION_JSON:
                 ctl->json = true;
+                return WARMCTL_OK;
+        case OPTION_PLOT:
+                ctl->plot = optarg;
                 return WARMCTL_OK;
         case OPTION_IDS:
                 ctl->ids = true;

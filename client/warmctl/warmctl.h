@@ -24,6 +24,7 @@ enum {
 struct warmctl {
         const char *socket; /* NULL: the default */
         const char *model;
+        const char *plot; /* bench: write an SVG here; NULL: none */
         bool json;
         bool ids;        /* generate: ids instead of text */
         bool show;       /* complete: as an editor would show it */

@@ -22,6 +22,7 @@ with tempfile.TemporaryDirectory() as d:
     expect(2, "unknown command fly", "fly")
     expect(2, "--colour", "--colour", "status")
     expect(2, "missing after --socket", "status", "--socket")
+    expect(2, "missing after --plot", "bench", "--plot")
     expect(2, "unexpected argument more", "status", "more")
     expect(2, "FILE:LINE:COLUMN is missing", "complete")
     expect(2, "is not FILE:LINE:COLUMN", "complete", source)

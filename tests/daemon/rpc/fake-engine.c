@@ -97,6 +97,8 @@ static struct warm_model *make_model(void) {
         m->file_bytes = 4000;
         m->plan.n_vocab = FAKE_TOKENS;
         m->plan.n_context = FAKE_CONTEXT;
+        m->plan.embedding =
+                (struct warm_tensor){ .n_rows = FAKE_TOKENS, .n_cols = 4, .bytes = 4160 };
         m->vocab = make_vocab();
         m->format = (struct warm_prompt_format){
                 .pre = FAKE_TOKEN_PRE,
