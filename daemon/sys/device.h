@@ -48,7 +48,7 @@ struct warm_device_makers {
         int (*cuda)(const struct warm_backend_config *config, struct warm_backend **ret_backend,
                     char **ret_why);
         int (*cuda_room)(int device, uint64_t *ret_free_bytes, char **ret_why);
-        uint64_t wait_ns; /* between two looks at a GPU that is full */
+        uint64_t wait_ns;               /* between two looks at a GPU that is full */
         warm_progress_fn load_progress; /* for the backend made; NULL: nobody looks */
         void *load_userdata;
 };

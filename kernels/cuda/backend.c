@@ -153,7 +153,9 @@ static int cuda_submit(struct warm_backend *backend, struct warm_weights *w,
         b->pending.step = step;
         expected = *b->pending.expected_ns *
                    (b->pending.expected_ns == &b->wide_ns ? step->n_rows : 1);
-        arm(b, expected > EARLY_NS ? expected - EARLY_NS : 0);
+        expected = expected > EARLY_NS ? expected - EARLY_NS : 0;
+        b->pending.look_ns = b->pending.submitted_ns + expected;
+        arm(b, expected);
         return 0;
 }
 
@@ -191,7 +193,7 @@ static void collect(struct warm_cuda_backend *b, bool on_time) {
 
 static int cuda_poll(struct warm_backend *backend, uint64_t ticket) {
         struct warm_cuda_backend *b = cuda(backend);
-        uint64_t ignored, until;
+        uint64_t ignored, now = now_ns(), until = now + SPIN_NS;
         bool on_time = false;
         cudaError_t e;
 
@@ -200,14 +202,16 @@ static int cuda_poll(struct warm_backend *backend, uint64_t ticket) {
         if (!b->pending.weights || ticket < b->pending.ticket)
                 return 0;
         (void) !read(b->timer_fd, &ignored, sizeof(ignored)); /* EAGAIN: it has not run out */
-        for (until = now_ns() + SPIN_NS;; on_time = true) {
+        do {
                 if (__atomic_load_n(b->done, __ATOMIC_ACQUIRE) >= ticket) {
                         collect(b, on_time);
                         return 0;
                 }
-                if (now_ns() >= until)
-                        break;
-        }
+                if (now < b->pending.look_ns)
+                        return WARM_BACKEND_E_PENDING; /* the timer says when to look again */
+                on_time = true;
+                now = now_ns();
+        } while (now < until);
         e = cudaStreamQuery(b->stream);
         if (e != cudaSuccess && e != cudaErrorNotReady)
                 return warm_cuda_lost(b, (int) e, "a step");

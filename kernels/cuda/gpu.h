@@ -129,6 +129,7 @@ struct warm_cuda_pending {
         struct warm_weights *weights; /* NULL: none */
         const struct warm_step *step;
         uint64_t ticket, submitted_ns;
+        uint64_t look_ns;      /* before it nobody looks for the end */
         uint64_t *expected_ns; /* of its kind */
 };
 
