@@ -86,8 +86,10 @@ static uint32_t collect(struct warm_engine *e, uint32_t model_index, bool prefil
 /* Rows that fit into the time of a chunk. */
 static uint32_t rows_of_a_chunk(struct warm_engine *e, uint32_t model_index) {
         uint64_t chunk_ns = e->config.chunk_ns ? e->config.chunk_ns : CHUNK_NS_DEFAULT;
-        uint64_t ns_per_row = e->models[model_index].ns_per_row;
-        uint64_t n = ns_per_row ? chunk_ns / ns_per_row : CHUNK_ROWS_FIRST;
+        const struct warm_engine_model *m = &e->models[model_index];
+        uint64_t left_ns =
+                chunk_ns - (m->ns_per_step < chunk_ns / 2 ? m->ns_per_step : chunk_ns / 2);
+        uint64_t n = m->ns_per_row ? left_ns / m->ns_per_row : CHUNK_ROWS_FIRST;
 
         n -= n % CHUNK_ROWS_ALIGN;
         if (n < CHUNK_ROWS_MIN)
@@ -305,11 +307,14 @@ void warm_batch_rollback(struct warm_engine *e) {
 
 void warm_batch_measure(struct warm_engine *e, uint64_t step_ns) {
         struct warm_engine_model *m = &e->models[e->batch.model_index];
-        uint64_t per_row;
+        uint64_t fixed_ns, per_row;
 
         /* Small steps cost what reading the weights costs; they say nothing of a row. */
-        if (e->batch.n_prefill_rows < CHUNK_ROWS_MIN)
+        if (e->batch.n_prefill_rows < CHUNK_ROWS_MIN) {
+                m->ns_per_step = m->ns_per_step ? (3 * m->ns_per_step + step_ns) / 4 : step_ns;
                 return;
-        per_row = step_ns / e->batch.n_rows + 1;
+        }
+        fixed_ns = m->ns_per_step < step_ns / 8 * 7 ? m->ns_per_step : step_ns / 8 * 7;
+        per_row = (step_ns - fixed_ns) / e->batch.n_rows + 1;
         m->ns_per_row = m->ns_per_row ? (3 * m->ns_per_row + per_row) / 4 : per_row;
 }

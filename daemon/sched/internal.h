@@ -41,7 +41,8 @@ struct warm_engine_model {
         uint32_t token_bytes_max;
         uint64_t weights_bytes;
         uint64_t block_bytes;
-        uint64_t ns_per_row; /* measured over prefill steps; 0: not yet */
+        uint64_t ns_per_step; /* measured over steps without a prompt's chunk; 0: not yet */
+        uint64_t ns_per_row;  /* what a row adds to it, measured over prefill steps; 0: not yet */
         struct warm_run
                 *next; /* refused for room: nobody else of this model is admitted before it */
 };
