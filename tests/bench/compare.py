@@ -206,4 +206,5 @@ def main():
             compare(model, args)
 
 
-main()
+if __name__ == "__main__":
+    main()
