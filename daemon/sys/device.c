@@ -188,7 +188,9 @@ int warm_device_open(const struct warm_device_makers *makers, const struct warm_
         *ret_on_gpu = false;
         if (config->device == WARM_DEVICE_CPU)
                 return make_cpu(makers, config, ret_backend);
-        if (makers->cuda)
+        if (makers->cuda && config->kv_type == WARM_TYPE_F32)
+                why = strdup("kv-type f32 is for the CPU: a GPU caches context as f16 or bf16");
+        else if (makers->cuda)
                 r = make_gpu(makers, config, need, ret_backend, &why);
         if (r == 0) {
                 free(why);

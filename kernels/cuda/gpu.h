@@ -106,6 +106,7 @@ struct warm_weights {
 
         struct warm_cuda_range arena, scratch;
         uint64_t weights_bytes;
+        bool counted; /* in the backend's scratch_bytes and held_bytes */
         struct warm_cuda_kv_memory kv;
         uint32_t table_ld; /* blocks a sequence may have */
 

@@ -461,6 +461,7 @@ int warm_cuda_load(struct warm_cuda_backend *b, const struct warm_plan *plan,
         }
         b->scratch_bytes += w->scratch.bytes;
         b->held_bytes += w->arena.bytes + w->scratch.bytes;
+        w->counted = true;
         *ret_weights = w;
         return 0;
 }
@@ -468,7 +469,7 @@ int warm_cuda_load(struct warm_cuda_backend *b, const struct warm_plan *plan,
 struct warm_weights *warm_cuda_weights_free(struct warm_cuda_backend *b, struct warm_weights *w) {
         if (!w)
                 return NULL;
-        if (w->weights_bytes && w->step) { /* whole: it was counted */
+        if (w->counted) {
                 b->scratch_bytes -= w->scratch.bytes;
                 b->held_bytes -= w->arena.bytes + w->scratch.bytes;
         }

@@ -133,6 +133,21 @@ static void a_gpu_that_was_asked_for_is_taken_or_nothing(void **state) {
         assert_int_equal(machine.n_cpu, 0);
 }
 
+static void context_as_f32_keeps_a_gpu_from_being_asked(void **state) {
+        struct warm_config c = config_of("auto");
+        struct warm_backend *b;
+
+        (void) state;
+        assert_int_equal(warm_config_set(&c, "warmd", "kv-type", "f32", NULL), 0);
+        assert_int_equal(open_with(&makers, &c, 0, 0, &b), 0);
+        assert_ptr_equal(b, &cpu);
+        c = config_of("cuda:0");
+        assert_int_equal(warm_config_set(&c, "warmd", "kv-type", "f32", NULL), 0);
+        assert_int_equal(open_with(&makers, &c, 0, 0, &b), -ENODEV);
+        assert_null(b);
+        assert_int_equal(machine.n_asked, 0);
+}
+
 static void memory_is_waited_for_as_long_as_configured(void **state) {
         struct warm_config c = config_of("cuda:0");
         struct warm_backend *b;
@@ -228,6 +243,7 @@ int main(void) {
                 cmocka_unit_test(the_cpu_is_taken_without_a_look_at_gpus),
                 cmocka_unit_test(auto_takes_a_gpu_with_room_and_falls_back_without),
                 cmocka_unit_test(a_gpu_that_was_asked_for_is_taken_or_nothing),
+                cmocka_unit_test(context_as_f32_keeps_a_gpu_from_being_asked),
                 cmocka_unit_test(memory_is_waited_for_as_long_as_configured),
                 cmocka_unit_test(waiting_ends_when_asked_to_stop),
                 cmocka_unit_test(what_is_needed_follows_from_models_and_configuration),
