@@ -11,6 +11,7 @@
 #include "launch.cuh"
 
 #define WARM_ATTENTION_THREADS 128U
+#define WARM_WIDE_PAIRS        64U /* (row, head) pairs of a wide step's block: 16 a warp */
 #define WARM_SPAN_CHUNKS       (WARM_CUDA_SPAN / WARM_CUDA_CHUNK)
 #define WARM_SPAN_SHIFT        4U /* log2 of it */
 
@@ -18,17 +19,22 @@ struct warm_job {
         struct warm_cuda_attention a;
         uint32_t ratio; /* query heads a KV head */
         float q_factor;
-        float cap;        /* capped scores: tanh times this; 0: no cap */
-        uint16_t *d_q;    /* [n_rows][n_heads][head_dim_k] in the KV type */
-        float *d_sums;    /* parts: [n_parts][head_dim_v]; or a wide block's totals */
-        float2 *d_marks;  /* [n_parts] */
-        uint32_t n_parts; /* room for so many */
-        uint32_t n_runs;  /* narrow: blocks that share the work */
-        uint32_t n_tiles; /* narrow: of 16 (row, head) pairs that a block takes at a time at most;
-                               1: it makes q, K and V itself, else, and in a wide step, there is a store kernel */
-        uint32_t
-                n_spans; /* wide: parts a (row, head), by absolute span; 0: every block goes through all its spans */
-        uint32_t n_threads; /* of a merging block */
+        float cap;          /* capped scores: tanh times this; 0: no cap */
+        uint16_t *d_q;      /* [n_rows][n_heads][head_dim_k] in the KV type */
+        float *d_sums;      /* parts: [n_parts][head_dim_v]; or a wide step's totals */
+        float2 *d_marks;    /* [n_parts] */
+        uint32_t n_parts;   /* room for so many */
+        uint32_t n_runs;    /* narrow: blocks that share the work */
+        uint32_t n_threads; /* narrow: of a merging block */
+
+        /*
+         * Narrow: tiles of 16 (row, head) pairs that a block takes at a time at most. With 1 it makes q, K and V
+         * itself; otherwise, and in a wide step, there is a store kernel.
+         */
+        uint32_t n_tiles;
+
+        /* Wide: parts a (row, head), by absolute span; 0: each block goes through all its spans. */
+        uint32_t n_spans;
 };
 
 /* Rows and units of a narrow step, and how much work each unit is; in shared memory. */

@@ -70,8 +70,8 @@ static int warm_attention_wide(const struct warm_job &job, cudaStream_t stream) 
 
         if (r)
                 return r;
-        r = warm_launch(warm_wide_kernel<BF16, D>, grid, dim3(W::threads), W::bytes, stream,
-                        job.a.overlap, job);
+        r = warm_launch(warm_wide_kernel<BF16, D>, grid, dim3(WARM_ATTENTION_THREADS), W::bytes,
+                        stream, job.a.overlap, job);
         if (r || !job.n_spans)
                 return r;
         return warm_launch(warm_merge_wide_kernel, dim3((job.a.n_rows_max * job.a.n_heads + 7) / 8),

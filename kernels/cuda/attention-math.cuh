@@ -333,21 +333,13 @@ static __device__ __forceinline__ void warm_head_make(const struct warm_head &h,
                         x[3] = __fmul_rn(__fmul_rn(x[3], scale), __ldg(&h.weight[second + 1]));
                 }
                 if (four * 2 < h.n_pairs) {
-                        float keep = x[1];
-
-                        x[1] = halves ? keep : x[2];
-                        x[2] = halves ? x[2] : keep;
-                        /* x[0], x[2] is a pair, and x[1], x[3] */
                         if (halves) {
                                 warm_turn(turn[0], turn[1], &x[0], &x[2]);
                                 warm_turn(turn[2], turn[3], &x[1], &x[3]);
                         } else {
-                                warm_turn(turn[0], turn[1], &x[0], &x[2]);
-                                warm_turn(turn[2], turn[3], &x[1], &x[3]);
+                                warm_turn(turn[0], turn[1], &x[0], &x[1]);
+                                warm_turn(turn[2], turn[3], &x[2], &x[3]);
                         }
-                        keep = x[1];
-                        x[1] = halves ? keep : x[2];
-                        x[2] = halves ? x[2] : keep;
                 }
 #pragma unroll
                 for (uint32_t i = 0; i < 4; i++)

@@ -53,32 +53,57 @@ static __device__ __forceinline__ void warm_merge_steps(float max, float mass,
         __syncwarp();
 }
 
+/* The parts of a row's span: the first, those from next on, n in all; 0: the row has no such span. */
+struct warm_merge_parts {
+        uint32_t first, next, n;
+};
+
 /*
- * A span of n parts by one warp.
+ * @param cb, ce chunks of the row's unit
+ * @param work, parts the row's first granule among the work, and its part
+ */
+static __device__ __forceinline__ struct warm_merge_parts
+warm_merge_find(const struct warm_schedule &s, uint32_t span, uint32_t cb, uint32_t ce,
+                uint32_t work, uint32_t parts) {
+        uint32_t first = max(span * WARM_SPAN_CHUNKS, cb),
+                 last = min((span + 1) * WARM_SPAN_CHUNKS, ce);
+        uint32_t from = (first >> s.shift) - (cb >> s.shift), to, next;
+        struct warm_merge_parts found = {};
+
+        if (first < last) {
+                to = ((last - 1) >> s.shift) - (cb >> s.shift) + 1;
+                next = min(warm_schedule_run_end(s, work + from) - work, to);
+                found = { parts + from, parts + next, 1 + to - next };
+        }
+        return found;
+}
+
+/*
+ * A span by one warp.
  *
- * @param first its first part; @param next the second one, the others follow that
  * @param d this lane's first dimension; dimensions beyond head_dim_v are 0
  */
 template <uint32_t VALUES>
 static __device__ __forceinline__ void
-warm_merge_span(const struct warm_job &job, uint32_t first, uint32_t next, uint32_t n, uint32_t d,
+warm_merge_span(const struct warm_job &job, struct warm_merge_parts parts, uint32_t d,
                 struct warm_merge_step *steps, struct warm_merged<VALUES> &m) {
-        uint32_t lane = threadIdx.x % 32;
+        uint32_t lane = threadIdx.x % 32, n = parts.n;
         float2 mark = make_float2(WARM_NONE, 0.0f);
         float values[WARM_SPAN_CHUNKS][VALUES];
 
         if (lane < n)
-                mark = __ldcg(&job.d_marks[lane ? next + lane - 1 : first]);
+                mark = __ldcg(&job.d_marks[lane ? parts.next + lane - 1 : parts.first]);
 #pragma unroll
         for (uint32_t p = 0; p < WARM_SPAN_CHUNKS; p++) {
 #pragma unroll
                 for (uint32_t i = 0; i < VALUES; i++)
                         values[p][i] = 0.0f;
                 if (p < n && d < job.a.head_dim_v)
-                        warm_merge_load<VALUES>(&job.d_sums[(uint64_t) (p ? next + p - 1 : first) *
-                                                                    job.a.head_dim_v +
-                                                            d],
-                                                values[p]);
+                        warm_merge_load<VALUES>(
+                                &job.d_sums[(uint64_t) (p ? parts.next + p - 1 : parts.first) *
+                                                    job.a.head_dim_v +
+                                            d],
+                                values[p]);
         }
         warm_merge_steps(mark.x, mark.y, steps);
         m.max = steps[31].max;
@@ -110,10 +135,12 @@ static __global__ void __launch_bounds__(WARM_MERGE_WARPS_MAX * 32)
         uint32_t row = blockIdx.x / job.a.n_heads, head = blockIdx.x % job.a.n_heads, unit, own, n,
                  tiles;
         uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32, n_warps = blockDim.x / 32;
-        uint32_t d = (blockIdx.y * 32 + lane) * VALUES, work, parts, cb, ce, gb;
+        uint32_t d = (blockIdx.y * 32 + lane) * VALUES, work, parts, cb, ce;
         struct warm_merged<VALUES> whole = {
                 WARM_NONE, 0.0f, {}
         };
+        struct warm_merge_parts found;
+        bool alone;
 
         warm_let_next_start();
         warm_schedule_make(job, s);
@@ -127,31 +154,25 @@ static __global__ void __launch_bounds__(WARM_MERGE_WARPS_MAX * 32)
         n = warm_schedule_granules(s, unit, s.shift);
         cb = s.chunk_begin[unit];
         ce = s.chunk_end[unit];
-        gb = cb >> s.shift;
         work = warm_schedule_groups(job, s.units[unit].n_rows, &tiles);
         work = s.work_begin[unit] +
                (head / job.ratio * work + (own * job.ratio + head % job.ratio) / (tiles * 16)) * n;
         parts = s.part_begin[unit] + (own * job.a.n_heads + head) * n;
+        alone = cb / WARM_SPAN_CHUNKS == (ce - 1) / WARM_SPAN_CHUNKS &&
+                warm_schedule_run_end(s, work) >= work + n;
+        found = warm_merge_find(s, cb / WARM_SPAN_CHUNKS + warp, cb, ce, work, parts);
         warm_wait_for_before();
-        if (cb / WARM_SPAN_CHUNKS == (ce - 1) / WARM_SPAN_CHUNKS &&
-            warm_schedule_run_end(s, work) >= work + n)
+        if (alone)
                 return; /* one run had it all */
 
         for (uint32_t span = cb / WARM_SPAN_CHUNKS; span * WARM_SPAN_CHUNKS < ce; span += n_warps) {
-                uint32_t first = max((span + warp) * WARM_SPAN_CHUNKS, cb),
-                         last = min((span + warp + 1) * WARM_SPAN_CHUNKS, ce);
                 struct warm_merged<VALUES> part = {
                         WARM_NONE, 0.0f, {}
                 };
 
-                if (first < last) {
-                        uint32_t from = (first >> s.shift) - gb,
-                                 to = ((last - 1) >> s.shift) - gb + 1;
-                        uint32_t next = min(warm_schedule_run_end(s, work + from) - work, to);
-
-                        warm_merge_span<VALUES>(job, parts + from, parts + next, 1 + to - next, d,
-                                                steps[warp], part);
-                }
+                if (found.n)
+                        warm_merge_span<VALUES>(job, found, d, steps[warp], part);
+                found = warm_merge_find(s, span + n_warps + warp, cb, ce, work, parts);
                 spans[warp + 1][lane] = part;
                 if (warp == 0)
                         spans[0][lane] = whole;

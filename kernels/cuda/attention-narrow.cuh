@@ -139,12 +139,17 @@ static __device__ __forceinline__ uint32_t warm_narrow_count(const struct warm_s
         return n_m + 2 * (last - first);
 }
 
-/* Ask for heads j and j + 4 of the n that warm_narrow_count() counted. */
+/*
+ * Heads j and j + 4 of the n that warm_narrow_count() counted: where they come from and go to.
+ *
+ * @param blocks of chunk begin and the next
+ */
 template <uint32_t D, uint32_t TILES>
 static __device__ __forceinline__ void
-warm_narrow_ask(const struct warm_job &job, const struct warm_schedule &s,
-                const struct warm_run &run, uint32_t n_m, uint32_t first_row, uint32_t n,
-                uint32_t j, uint8_t *shared, struct warm_narrow_heads<D> &h) {
+warm_narrow_plan(const struct warm_job &job, const struct warm_schedule &s,
+                 const struct warm_run &run, uint32_t n_m, uint32_t first_row, uint32_t n,
+                 uint32_t j, uint32_t begin, const uint2 *blocks, uint8_t *shared,
+                 struct warm_narrow_heads<D> &h) {
         using N = warm_narrow<D, TILES>;
         const struct warm_cuda_attention &a = job.a;
         const struct warm_cuda_unit &unit = s.units[run.unit];
@@ -154,6 +159,7 @@ warm_narrow_ask(const struct warm_job &job, const struct warm_schedule &s,
                 uint32_t m = j + i * WARM_ATTENTION_THREADS / 32, pair = run.m_begin + m, row, slot,
                          stage, dim;
                 bool v = m >= n_m && (m - n_m) % 2;
+                uint2 two;
 
                 if (m >= n)
                         continue;
@@ -170,25 +176,34 @@ warm_narrow_ask(const struct warm_job &job, const struct warm_schedule &s,
                         h.heads[i].factor = job.q_factor;
                         h.to[i] = shared + N::q;
                         h.at[i] = m;
-                } else {
-                        slot = s.slots[row];
-                        stage = (slot / WARM_CUDA_CHUNK - run.begin) % N::stages;
-                        h.heads[i].x += (a.n_heads + (v ? a.n_kv_heads : 0)) * a.head_dim_k +
-                                        run.kv_head * dim;
-                        h.heads[i].weight = v ? NULL : a.d_k_norm;
-                        h.heads[i].factor = 1.0f;
-                        h.to[i] = shared + (v ? N::v(stage) : N::k(stage));
-                        h.at[i] = slot % WARM_CUDA_CHUNK;
-                        if (run.stores && row - unit.first_row < unit.n_rows)
-                                h.d_to[i] = warm_cuda_block(
-                                                    a.kv, warm_block_of(a.kv, run.sequence, slot)) +
-                                            (v ? a.v_offset : a.k_offset) +
-                                            (uint64_t) (run.kv_head * WARM_BLOCK_TOKENS +
-                                                        slot % WARM_BLOCK_TOKENS) *
-                                                    dim * 2;
+                        continue;
                 }
-                warm_head_load<D>(h.heads[i], a.halves, h.values[i]);
+                slot = s.slots[row];
+                stage = (slot / WARM_CUDA_CHUNK - run.begin) % N::stages;
+                two = slot / WARM_CUDA_CHUNK == begin ? blocks[0] : blocks[N::stages - 1];
+                h.heads[i].x +=
+                        (a.n_heads + (v ? a.n_kv_heads : 0)) * a.head_dim_k + run.kv_head * dim;
+                h.heads[i].weight = v ? NULL : a.d_k_norm;
+                h.heads[i].factor = 1.0f;
+                h.to[i] = shared + (v ? N::v(stage) : N::k(stage));
+                h.at[i] = slot % WARM_CUDA_CHUNK;
+                if (run.stores && row - unit.first_row < unit.n_rows)
+                        h.d_to[i] = warm_cuda_block(a.kv,
+                                                    slot / WARM_BLOCK_TOKENS % 2 ? two.y : two.x) +
+                                    (v ? a.v_offset : a.k_offset) +
+                                    (uint64_t) (run.kv_head * WARM_BLOCK_TOKENS +
+                                                slot % WARM_BLOCK_TOKENS) *
+                                            dim * 2;
         }
+}
+
+template <uint32_t D>
+static __device__ __forceinline__ void warm_narrow_ask(const struct warm_job &job, uint32_t n,
+                                                       uint32_t j, struct warm_narrow_heads<D> &h) {
+#pragma unroll
+        for (uint32_t i = 0; i < 2; i++)
+                if (j + i * WARM_ATTENTION_THREADS / 32 < n)
+                        warm_head_load<D>(h.heads[i], job.a.halves, h.values[i]);
 }
 
 template <bool BF16, uint32_t D>
@@ -247,50 +262,62 @@ warm_narrow_pairs(const struct warm_job &job, const struct warm_schedule &s,
                 s.part_begin[run.unit] + (row * job.a.n_heads + head) * n;
 }
 
-/*
- * Send for a chunk: two groups of copies, K and V, even where the run has no such chunk.
- * Return: rows of this step lie in it, and are still to be made.
- */
-template <uint32_t D, uint32_t TILES>
-static __device__ __forceinline__ bool
-warm_narrow_send(const struct warm_job &job, const struct warm_schedule &s,
-                 const struct warm_run &run, uint32_t chunk, uint32_t stage, uint2 blocks,
-                 uint8_t *shared) {
-        using N = warm_narrow<D, TILES>;
-        const struct warm_cuda_attention &a = job.a;
-        const struct warm_cuda_unit &unit = s.units[run.unit];
-        uint32_t lane = threadIdx.x % 32, begin = chunk * WARM_CUDA_CHUNK, to = warm_shared(shared);
-        bool mine = lane < unit.n_rows, full;
-        uint64_t bits, seen, fresh = 0;
+/* Slots of a chunk, a bit each: that a row of the unit sees; that lie in this step and are to be made. */
+struct warm_narrow_slots {
+        uint64_t seen, fresh;
+};
 
-        if (chunk >= run.end) {
-                warm_copies_commit();
-                warm_copies_commit();
-                return false;
-        }
+/* What is to be sent for of a chunk; and what each row sees of it, to shared memory. */
+template <uint32_t D, uint32_t TILES>
+static __device__ __forceinline__ struct warm_narrow_slots
+warm_narrow_look(const struct warm_schedule &s, const struct warm_run &run, uint32_t chunk,
+                 uint32_t stage, uint8_t *shared) {
+        using N = warm_narrow<D, TILES>;
+        const struct warm_cuda_unit &unit = s.units[run.unit];
+        uint32_t lane = threadIdx.x % 32, begin = chunk * WARM_CUDA_CHUNK;
+        bool mine = lane < unit.n_rows, full;
+        struct warm_narrow_slots slots = {};
+        uint64_t bits;
+
+        if (chunk >= run.end)
+                return slots;
         bits = mine ? warm_seen_bits(s.seen[unit.first_row + lane], begin) : 0;
-        seen = warm_or(bits);
+        slots.seen = warm_or(bits);
         full = __all_sync(~0U, !mine || bits == WARM_ALL_SEEN);
         if (threadIdx.x < 18)
                 ((uint64_t *) (shared + N::bits))[stage * 18 + lane] = lane < 17 ? bits : full;
         if (N::makes && s.slots[run.fresh_begin] < begin + WARM_CUDA_CHUNK) {
                 for (uint32_t r = run.fresh_begin + lane; r < run.fresh_end; r += 32)
                         if (s.slots[r] - begin < WARM_CUDA_CHUNK)
-                                fresh |= 1ULL << (s.slots[r] - begin);
-                fresh = warm_or(fresh);
+                                slots.fresh |= 1ULL << (s.slots[r] - begin);
+                slots.fresh = warm_or(slots.fresh);
         }
-        for (uint32_t which = 0; which < 2; which++) {
-                uint32_t dim = which ? a.head_dim_v : a.head_dim_k;
-                uint64_t offset = (which ? a.v_offset : a.k_offset) +
-                                  (uint64_t) run.kv_head * WARM_BLOCK_TOKENS * dim * 2;
+        return slots;
+}
 
-                warm_copy_tile<D, WARM_ATTENTION_THREADS>(to + (which ? N::v(stage) : N::k(stage)),
-                                                          warm_cuda_block(a.kv, blocks.x) + offset,
-                                                          warm_cuda_block(a.kv, blocks.y) + offset,
-                                                          dim, ~fresh, seen);
-                warm_copies_commit();
+/* Send for a chunk: two groups of copies, K and V, even where the run has no such chunk. */
+template <uint32_t D, uint32_t TILES>
+static __device__ __forceinline__ void
+warm_narrow_send(const struct warm_job &job, const struct warm_run &run, uint32_t chunk,
+                 uint32_t stage, uint2 blocks, struct warm_narrow_slots slots, uint8_t *shared) {
+        using N = warm_narrow<D, TILES>;
+        const struct warm_cuda_attention &a = job.a;
+        const uint8_t *x = warm_cuda_block(a.kv, blocks.x), *y = warm_cuda_block(a.kv, blocks.y);
+        uint32_t to = warm_shared(shared);
+        uint64_t offset;
+
+        if (chunk < run.end) {
+                offset = a.k_offset + (uint64_t) run.kv_head * WARM_BLOCK_TOKENS * a.head_dim_k * 2;
+                warm_copy_tile<D, WARM_ATTENTION_THREADS>(to + N::k(stage), x + offset, y + offset,
+                                                          a.head_dim_k, ~slots.fresh, slots.seen);
         }
-        return fresh != 0;
+        warm_copies_commit();
+        if (chunk < run.end) {
+                offset = a.v_offset + (uint64_t) run.kv_head * WARM_BLOCK_TOKENS * a.head_dim_v * 2;
+                warm_copy_tile<D, WARM_ATTENTION_THREADS>(to + N::v(stage), x + offset, y + offset,
+                                                          a.head_dim_v, ~slots.fresh, slots.seen);
+        }
+        warm_copies_commit();
 }
 
 /* What a warp has of its quarter of the dimensions, for each of its (row, head) pairs g and g + 8 of a tile. */
@@ -493,44 +520,69 @@ static __device__ __forceinline__ void
 warm_narrow_next(const struct warm_job &job, const struct warm_schedule &s,
                  const struct warm_run &run, uint32_t chunk, uint32_t stage, uint2 blocks,
                  uint8_t *shared) {
+        struct warm_narrow_slots slots = warm_narrow_look<D, TILES>(s, run, chunk, stage, shared);
         struct warm_narrow_heads<D> heads;
+        uint2 two[2] = { blocks, blocks };
         uint32_t n, row;
 
-        if (!warm_narrow_send<D, TILES>(job, s, run, chunk, stage, blocks, shared))
+        warm_narrow_send<D, TILES>(job, run, chunk, stage, blocks, slots, shared);
+        if (!slots.fresh)
                 return;
         n = warm_narrow_count(s, run, 0, chunk, chunk + 1, &row);
 #pragma unroll 1
         for (uint32_t j = threadIdx.x / 32; j < n; j += 2 * WARM_ATTENTION_THREADS / 32) {
-                warm_narrow_ask<D, TILES>(job, s, run, 0, row, n, j, shared, heads);
+                warm_narrow_plan<D, TILES>(job, s, run, 0, row, n, j, chunk, two, shared, heads);
+                warm_narrow_ask<D>(job, n, j, heads);
                 warm_narrow_make<BF16, D>(job, n, j, heads);
         }
 }
 
-/* Begin a run: everything that its first chunks need is sent for or made. */
+/*
+ * Begin a run: everything that its first chunks need is sent for or made. What can be known before earlier kernels are
+ * done is.
+ *
+ * @param waits warm_wait_for_before() is yet to be called
+ */
 template <bool BF16, uint32_t D, uint32_t TILES>
 static __device__ __forceinline__ void
 warm_narrow_begin(const struct warm_job &job, const struct warm_schedule &s,
-                  const struct warm_run &run, const uint2 *blocks, uint8_t *shared) {
+                  const struct warm_run &run, bool waits, uint8_t *shared) {
         using N = warm_narrow<D, TILES>;
         uint32_t j = threadIdx.x / 32, n = 0, row = 0;
         struct warm_narrow_heads<D> heads;
+        struct warm_narrow_slots slots[2];
+        uint2 blocks[2];
 
+#pragma unroll
+        for (uint32_t i = 0; i < N::stages; i++) {
+                blocks[i] = warm_run_blocks(job, s, run, run.begin + i);
+                slots[i] = warm_narrow_look<D, TILES>(s, run, run.begin + i, i, shared);
+        }
+        warm_narrow_pairs<D, TILES>(job, s, run, shared);
         if (N::makes) {
                 n = warm_narrow_count(s, run, run.n_m, run.begin,
                                       min(run.begin + N::stages, run.end), &row);
-                warm_narrow_ask<D, TILES>(job, s, run, run.n_m, row, n, j, shared, heads);
-        } else {
-                warm_narrow_fetch<D, TILES>(job, s, run, shared);
+                warm_narrow_plan<D, TILES>(job, s, run, run.n_m, row, n, j, run.begin, blocks,
+                                           shared, heads);
         }
+        if (waits)
+                warm_wait_for_before();
+        if (N::makes)
+                warm_narrow_ask<D>(job, n, j, heads);
+        else
+                warm_narrow_fetch<D, TILES>(job, s, run, shared);
+#pragma unroll
         for (uint32_t i = 0; i < N::stages; i++)
-                warm_narrow_send<D, TILES>(job, s, run, run.begin + i, i, blocks[i], shared);
-        warm_narrow_pairs<D, TILES>(job, s, run, shared);
+                warm_narrow_send<D, TILES>(job, run, run.begin + i, i, blocks[i], slots[i], shared);
 #pragma unroll 1
         while (j < n) {
                 warm_narrow_make<BF16, D>(job, n, j, heads);
                 j += 2 * WARM_ATTENTION_THREADS / 32;
-                if (j < n)
-                        warm_narrow_ask<D, TILES>(job, s, run, run.n_m, row, n, j, shared, heads);
+                if (j < n) {
+                        warm_narrow_plan<D, TILES>(job, s, run, run.n_m, row, n, j, run.begin,
+                                                   blocks, shared, heads);
+                        warm_narrow_ask<D>(job, n, j, heads);
+                }
         }
 }
 
@@ -636,17 +688,12 @@ static __global__ void __launch_bounds__(WARM_ATTENTION_THREADS, TILES == 1 && D
         if (granule >= end)
                 warm_wait_for_before();
         for (bool first = true; granule < end; first = false) {
-                uint2 blocks[2];
                 struct warm_run run;
 
                 granule += warm_run_at(job, s, granule, end, &run);
-                for (uint32_t i = 0; i < N::stages; i++)
-                        blocks[i] = warm_run_blocks(job, s, run, run.begin + i);
-                if (first)
-                        warm_wait_for_before();
-                else
+                if (!first)
                         __syncthreads();
-                warm_narrow_begin<BF16, D, TILES>(job, s, run, blocks, shared);
+                warm_narrow_begin<BF16, D, TILES>(job, s, run, first, shared);
                 warm_narrow_go<BF16, D, TILES>(job, s, run, shared);
         }
 }

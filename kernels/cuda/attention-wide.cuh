@@ -8,11 +8,11 @@
 
 #include "attention-job.cuh"
 
-#define WARM_STORE_HEADS 4U /* of a warp, on their way together */
+#define WARM_STORE_HEADS 2U /* of a warp, on their way together */
 
 /* A warp some heads of a row: q into the scratch, K and V into their block. */
 template <bool BF16, uint32_t D>
-static __global__ void __launch_bounds__(256)
+static __global__ void __launch_bounds__(256, 4)
         warm_store_kernel(const __grid_constant__ struct warm_job job) {
         const struct warm_cuda_attention &a = job.a;
         uint32_t n_all = a.n_heads + 2 * a.n_kv_heads,
@@ -69,9 +69,7 @@ static __global__ void __launch_bounds__(256)
 }
 
 template <uint32_t D> struct warm_wide {
-        static constexpr uint32_t warps = D == 256 ? 4 : 8;
-        static constexpr uint32_t threads = warps * 32;
-        static constexpr uint32_t pairs = warps * 16; /* a block */
+        static constexpr uint32_t pairs = WARM_WIDE_PAIRS;
 
         /* Byte offsets in shared memory. */
         static constexpr uint32_t k = pairs * warm_tile<D>::ld_bytes;
@@ -160,9 +158,9 @@ warm_wide_send(const struct warm_job &job, const struct warm_wide_block &b, uint
         uint64_t offset = (which ? a.v_offset : a.k_offset) +
                           (uint64_t) b.kv_head * WARM_BLOCK_TOKENS * dim * 2;
 
-        warm_copy_tile<D, warm_wide<D>::threads>(to, warm_cuda_block(a.kv, blocks.x) + offset,
-                                                 warm_cuda_block(a.kv, blocks.y) + offset, dim,
-                                                 WARM_ALL_SEEN, seen);
+        warm_copy_tile<D, WARM_ATTENTION_THREADS>(to, warm_cuda_block(a.kv, blocks.x) + offset,
+                                                  warm_cuda_block(a.kv, blocks.y) + offset, dim,
+                                                  WARM_ALL_SEEN, seen);
         warm_copies_commit();
 }
 
@@ -428,7 +426,7 @@ warm_wide_queries(const struct warm_job &job, const struct warm_wide_block &b, u
         const struct warm_cuda_attention &a = job.a;
 
 #pragma unroll 2
-        for (uint32_t i = threadIdx.x; i < W::pairs * (D / 8); i += W::threads) {
+        for (uint32_t i = threadIdx.x; i < W::pairs * (D / 8); i += WARM_ATTENTION_THREADS) {
                 uint32_t m = i / (D / 8), piece = i % (D / 8), row, head;
 
                 warm_wide_pair(job, b, m, &row, &head);
@@ -441,7 +439,7 @@ warm_wide_queries(const struct warm_job &job, const struct warm_wide_block &b, u
                         *(uint4 *) (shared + warm_tile<D>::at(m, piece)) = make_uint4(0, 0, 0, 0);
         }
         if (a.head_dim_k < D)
-                for (uint32_t i = threadIdx.x; i < 64 * (D / 8); i += W::threads)
+                for (uint32_t i = threadIdx.x; i < 64 * (D / 8); i += WARM_ATTENTION_THREADS)
                         if (i % (D / 8) * 8 >= a.head_dim_k)
                                 *(uint4 *) (shared + W::k +
                                             warm_tile<D>::at(i / (D / 8), i % (D / 8))) =
@@ -480,7 +478,7 @@ warm_wide_turn(const struct warm_job &job, const struct warm_wide_block &b, bool
 }
 
 template <bool BF16, uint32_t D>
-static __global__ void __launch_bounds__(warm_wide<D>::threads, 2)
+static __global__ void __launch_bounds__(WARM_ATTENTION_THREADS, D == 256 ? 2 : 3)
         warm_wide_kernel(const __grid_constant__ struct warm_job job) {
         using W = warm_wide<D>;
         extern __shared__ __align__(1024) uint8_t shared[];

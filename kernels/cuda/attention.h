@@ -21,7 +21,7 @@
  * alone and in a step of 2,048. Invisible V is read as 0.
  *
  * Steps of up to WARM_CUDA_NARROW rows: runs of chunks spread evenly over the GPU, whose kernel stores too where units
- * are small, and a kernel that merges what runs left behind. Wider steps: a store kernel, then 128 (row, head) pairs a
+ * are small, and a kernel that merges what runs left behind. Wider steps: a store kernel, then 64 (row, head) pairs a
  * block that go through their chunks, by spans side by side if the step is too small to fill the GPU.
  *
  * Thread: the engine's. Nothing allocates; everything may be captured in a graph.
@@ -54,10 +54,10 @@ struct warm_cuda_attention {
         float scale;
         float soft_cap; /* 0: none */
         float norm_epsilon;
-        uint32_t n_pairs;                 /* rope: pairs that turn; 0: none */
+        uint32_t n_pairs;                 /* rope: pairs that turn, an even number; 0: none */
         bool halves;                      /* pairs (i, i + n_pairs), else (2i, 2i + 1) */
         const float *d_q_norm, *d_k_norm; /* [head_dim_k] or NULL */
-        const float *d_turns;             /* [n_rows][n_pairs][2]: cos, sin */
+        const float *d_turns;             /* [n_rows][n_pairs][2]: cos, sin; 16-byte aligned */
 
         struct warm_cuda_kv kv; /* F16 or BF16 */
         uint64_t k_offset;      /* of the layer's tiles in a block, multiples of 16 */

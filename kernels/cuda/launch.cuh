@@ -26,6 +26,15 @@ static __device__ __forceinline__ void warm_let_next_start() {
 #endif
 }
 
+/*
+ * Give a kernel the most shared memory a multiprocessor can have. All kernels do: one that wants another division of
+ * L1 cache and shared memory than the one before waits until multiprocessors are empty, and nothing overlaps.
+ */
+template <typename Kernel> static inline void warm_carve_out(Kernel kernel) {
+        (void) cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                    cudaSharedmemCarveoutMaxShared); /* a wish */
+}
+
 /* Launch with overlap where the device has it. Return: 0; a cudaError_t. */
 template <typename... Parameters, typename... Arguments>
 static inline int warm_launch(void (*kernel)(Parameters...), dim3 grid, dim3 block,
@@ -34,6 +43,7 @@ static inline int warm_launch(void (*kernel)(Parameters...), dim3 grid, dim3 blo
         cudaLaunchAttribute attribute = {};
         cudaLaunchConfig_t config = {};
 
+        warm_carve_out(kernel);
         attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
         attribute.val.programmaticStreamSerializationAllowed = 1;
         config.gridDim = grid;

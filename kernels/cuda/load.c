@@ -345,6 +345,11 @@ static int check_shapes(const struct warm_plan *plan, char **ret_why) {
         for (uint32_t i = 0; i < plan->n_layers && !why[0]; i++) {
                 const struct warm_plan_layer *l = &plan->layers[i];
 
+                if (l->rope.kind != WARM_ROPE_NONE && l->rope.n_dims % 4)
+                        snprintf(why, sizeof(why),
+                                 "layer %u: %u dimensions turn: the GPU takes multiples of 4; use "
+                                 "--device cpu",
+                                 i, l->rope.n_dims);
                 if (l->head_dim_k < 16 || l->head_dim_k > 256 || l->head_dim_k % 8 ||
                     l->head_dim_v < 16 || l->head_dim_v > 256 || l->head_dim_v % 8)
                         snprintf(why, sizeof(why),

@@ -520,6 +520,7 @@ static int launch(const struct warm_cuda_product *p, uint32_t n_sms, cudaStream_
         config.attrs = attributes;
         config.numAttrs = 1;
         if (n_clusters == 0) {
+                warm_carve_out(multiply_wide<F, TOKENS>);
                 r = cudaFuncSetAttribute(multiply_wide<F, TOKENS>,
                                          cudaFuncAttributeMaxDynamicSharedMemorySize,
                                          (int) (n_stages * bytes));

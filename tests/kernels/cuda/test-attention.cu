@@ -15,7 +15,394 @@
  * - So the output differs by (2d + 2u + 2^-19) * sum w |v| + 2^-19 max |v|, and by its own rounding: 2^-11 of it, and
  *   2^-25 / WARM_CUDA_ACT_SCALE.
  */
-#include "attention-fixture.cuh"
+#include <algorithm>
+#include <cmath>
+#include <cstdarg>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <random>
+#include <string>
+#include <vector>
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include "kernels/cuda/attention.h"
+
+#define CHECK(x)                                                                                   \
+        do {                                                                                       \
+                int r_ = (int) (x);                                                                \
+                if (r_) {                                                                          \
+                        printf("not ok - %s: %s (line %d)\n", #x,                                  \
+                               cudaGetErrorString((cudaError_t) r_), __LINE__);                    \
+                        exit(1);                                                                   \
+                }                                                                                  \
+        } while (0)
+
+static std::mt19937_64 dice;
+static int n_failed;
+
+static float normal() {
+        return std::normal_distribution<float>()(dice);
+}
+
+static uint32_t below(uint32_t n) {
+        return (uint32_t) (dice() % n);
+}
+
+static void report(bool ok, const char *what, ...) {
+        va_list arguments;
+
+        printf("%s - ", ok ? "ok" : "not ok");
+        va_start(arguments, what);
+        vprintf(what, arguments);
+        va_end(arguments);
+        putchar('\n');
+        n_failed += !ok;
+}
+
+/* Device memory that lives as long as the object. */
+template <typename T> struct memory {
+        T *d = NULL;
+        size_t n;
+
+        explicit memory(size_t count) : n(count ? count : 1) {
+                CHECK(cudaMalloc(&d, n * sizeof(T)));
+        }
+        explicit memory(const std::vector<T> &v) : memory(v.size()) { put(v); }
+        memory(const memory &) = delete;
+        ~memory() { cudaFree(d); }
+        void put(const std::vector<T> &v) {
+                CHECK(cudaMemcpy(d, v.data(), v.size() * sizeof(T), cudaMemcpyHostToDevice));
+        }
+        std::vector<T> get() const {
+                std::vector<T> v(n);
+
+                CHECK(cudaMemcpy(v.data(), d, n * sizeof(T), cudaMemcpyDeviceToHost));
+                return v;
+        }
+};
+
+struct shape {
+        const char *name;
+        uint32_t n_heads, n_kv_heads, dim_k, dim_v;
+        enum warm_type type;
+        uint32_t n_pairs;
+        bool halves, norms;
+        uint32_t window; /* 0: all */
+        float soft_cap;
+        float sharp; /* scale = sharp / sqrt(dim_k) */
+};
+
+enum sight { CAUSAL, HOLES, BOTH_WAYS };
+
+/* Sequences of rows; row i of a sequence has slot i. The first n_stored ones are put in memory by the host. */
+struct sequence {
+        uint32_t n, n_stored;
+        std::vector<float> qkv;                 /* [n - n_stored][ld] */
+        std::vector<struct warm_cuda_row> rows; /* [n] */
+        std::vector<uint32_t> blocks;
+};
+
+struct lengths {
+        uint32_t n_stored, n;
+};
+
+struct piece {
+        uint32_t sequence, first, n;
+};
+
+static float scale_of(const struct shape &s) {
+        return s.sharp / sqrtf((float) s.dim_k);
+}
+
+static uint32_t width_of(const struct shape &s) {
+        return (s.n_heads + s.n_kv_heads) * s.dim_k + s.n_kv_heads * s.dim_v;
+}
+
+static uint16_t round_to(enum warm_type type, float x) {
+        float most = type == WARM_TYPE_F16 ? 65504.0F : 0x1.FEp+127F;
+
+        x = std::isfinite(x) ? x : 0;
+        x = fmaxf(fminf(x, most), -most);
+        return type == WARM_TYPE_F16 ? __half_as_ushort(__float2half_rn(x))
+                                     : __bfloat16_as_ushort(__float2bfloat16_rn(x));
+}
+
+static float value_of(enum warm_type type, uint16_t bits) {
+        return type == WARM_TYPE_F16 ? __half2float(__ushort_as_half(bits))
+                                     : __bfloat162float(__ushort_as_bfloat16(bits));
+}
+
+/* What a row sees: all before it; with holes of every kind; or all of its sequence. */
+static struct warm_cuda_row row_of(uint32_t i, uint32_t n, enum sight sight) {
+        struct warm_cuda_row r = { UINT64_MAX, 0, i, i, 0, sight == BOTH_WAYS ? n : i + 1, 0 };
+
+        if (sight != HOLES)
+                return r;
+        r.lo = below(3) ? 0 : below(i + 1);
+        r.hi = below(16) ? i + 1 : below(i + 1);
+        r.mask = below(2) ? UINT64_MAX : below(8) ? dice() | (below(4) ? 1 : 0) : 0;
+        return r;
+}
+
+/* Everything a shape needs on the device, and its truth on the host. */
+struct world {
+        struct shape s;
+        std::vector<struct sequence> sequences;
+        std::vector<float> q_norm, k_norm;
+        uint64_t k_offset, v_offset, block_bytes;
+        uint32_t n_blocks = 3, table_ld, n_slots = 0, blocks_per_chunk = 4;
+        std::vector<uint8_t> stored; /* KV memory before anything ran */
+
+        world(const struct shape &shape, const std::vector<struct lengths> &all, enum sight sight);
+
+        uint16_t *place(const std::vector<uint8_t> &kv, uint32_t seq, uint32_t slot, uint32_t head,
+                        bool v) const {
+                return (uint16_t *) (kv.data() + sequences[seq].blocks[slot / 32] * block_bytes +
+                                     (v ? v_offset : k_offset) +
+                                     (uint64_t) (head * 32 + slot % 32) * (v ? s.dim_v : s.dim_k) *
+                                             2);
+        }
+};
+
+world::world(const struct shape &shape, const std::vector<struct lengths> &all, enum sight sight)
+    : s(shape) {
+        std::vector<uint32_t> order;
+        uint32_t at = 0;
+
+        for (auto &l : all) {
+                n_slots = std::max(n_slots, l.n);
+                n_blocks += (l.n + 31) / 32;
+        }
+        n_blocks = (n_blocks + blocks_per_chunk - 1) / blocks_per_chunk * blocks_per_chunk;
+        table_ld = (n_slots + 31) / 32;
+        k_offset = 96; /* before and between the tiles: other layers */
+        v_offset = (k_offset + (uint64_t) s.n_kv_heads * 32 * s.dim_k * 2 + 96) / 16 * 16;
+        block_bytes = v_offset + (uint64_t) s.n_kv_heads * 32 * s.dim_v * 2;
+        stored.assign(n_blocks * block_bytes, 0xff);
+        for (uint32_t b = 0; b < n_blocks; b++)
+                order.push_back(b);
+        std::shuffle(order.begin(), order.end(), dice);
+        for (uint32_t i = 0; s.norms && i < 2 * s.dim_k; i++)
+                (i % 2 ? q_norm : k_norm).push_back(1 + 0.2f * normal());
+        for (auto &l : all) {
+                uint32_t seq = (uint32_t) sequences.size(), n_blocks = (l.n + 31) / 32;
+
+                sequences.push_back({ l.n, l.n_stored });
+                struct sequence &q = sequences.back();
+
+                q.blocks.assign(order.begin() + at, order.begin() + at + n_blocks);
+                q.qkv.resize((size_t) (q.n - q.n_stored) * width_of(s));
+                std::generate(q.qkv.begin(), q.qkv.end(), normal);
+                at += n_blocks;
+                for (uint32_t i = 0; i < q.n; i++)
+                        q.rows.push_back(row_of(i, q.n, sight));
+                for (uint32_t i = 0; i < q.n_stored * s.n_kv_heads * 2; i++) {
+                        uint16_t *to = place(stored, seq, i / 2 / s.n_kv_heads,
+                                             i / 2 % s.n_kv_heads, i % 2);
+
+                        std::generate_n(to, i % 2 ? s.dim_v : s.dim_k,
+                                        [&] { return round_to(s.type, normal()); });
+                }
+        }
+}
+
+static std::vector<float> turns_of(const struct shape &s, uint32_t position) {
+        std::vector<float> t;
+
+        for (uint32_t i = 0; i < s.n_pairs; i++) {
+                double a = position * pow(10000.0, -(double) i / s.n_pairs);
+
+                t.insert(t.end(), { (float) cos(a), (float) sin(a) });
+        }
+        return t;
+}
+
+/* A head in float, as the definition says, but for the order of the norm's sum. */
+static std::vector<float> head_of(const struct world &w, const float *x,
+                                  const std::vector<float> &norm, const std::vector<float> &t) {
+        std::vector<float> y(x, x + w.s.dim_k);
+        uint32_t n = w.s.n_pairs;
+        double sum = 0;
+
+        for (float v : y)
+                sum += (double) v * v;
+        for (uint32_t d = 0; w.s.norms && d < w.s.dim_k; d++)
+                y[d] = (float) (y[d] * (float) (1 / sqrt(sum / w.s.dim_k + 1e-6))) * norm[d];
+        for (uint32_t i = 0; i < n; i++) {
+                float &p = y[w.s.halves ? i : 2 * i], &q = y[w.s.halves ? i + n : 2 * i + 1], a = p,
+                      b = q;
+                volatile float ac = a * t[2 * i], bs = b * t[2 * i + 1], as = a * t[2 * i + 1],
+                               bc = b * t[2 * i];
+
+                p = ac - bs;
+                q = as + bc;
+        }
+        return y;
+}
+
+/* Outputs as [row][column]. */
+static __global__ void gather(struct warm_cuda_acts acts, uint32_t n_columns, uint16_t *d_rows) {
+        for (uint32_t c = threadIdx.x; c < n_columns; c += blockDim.x)
+                d_rows[blockIdx.x * n_columns + c] =
+                        acts.d_values[warm_cuda_act_index(acts, blockIdx.x, c)];
+}
+
+/* The rows of a step, on the host. */
+struct input {
+        uint32_t ld, n_pairs, n_columns, unit_rows, hi = 0;
+        std::vector<struct warm_cuda_row> rows;
+        std::vector<struct warm_cuda_unit> units;
+        std::vector<float> qkv, turns;
+
+        /* @param first of its sequence in this step */
+        void add(const struct warm_cuda_row &row, bool first, const float *x, uint32_t width,
+                 const std::vector<float> &t) {
+                if (first || units.back().n_rows == unit_rows)
+                        units.push_back({ (uint32_t) rows.size(), 0 });
+                units.back().n_rows++;
+                hi = std::max(std::max(hi, row.hi), row.slot + 1);
+                rows.push_back(row);
+                turns.insert(turns.end(), t.begin(), t.end());
+                qkv.insert(qkv.end(), x, x + width);
+                qkv.insert(qkv.end(), ld - width, NAN);
+        }
+};
+
+static struct warm_cuda_acts acts_for(uint32_t n, uint32_t n_columns) {
+        uint32_t n8 = 1;
+
+        while (n8 * 8 < n)
+                n8 *= 2;
+        return { NULL, n <= WARM_CUDA_NARROW ? n8 : 0, (n_columns + 63) / 64 * 64 };
+}
+
+/* And on the device, for a launch that is good for n_rows and n_units; a is described but for the layer and KV. */
+struct device_input {
+        memory<struct warm_cuda_row> rows;
+        memory<struct warm_cuda_unit> units;
+        memory<uint32_t> counts;
+        memory<float> qkv, turns;
+        memory<uint16_t> out;
+        struct warm_cuda_attention a = {};
+
+        device_input(const struct input &in, uint32_t n_rows, uint32_t n_units)
+            : rows(n_rows), units(n_units), counts(2), qkv((size_t) n_rows * in.ld),
+              turns((size_t) n_rows * in.n_pairs * 2),
+              out((size_t) (n_rows + 127) / 128 * 128 * acts_for(n_rows, in.n_columns).k_padded) {
+                rows.put(in.rows);
+                units.put(in.units);
+                counts.put({ (uint32_t) in.rows.size(), (uint32_t) in.units.size() });
+                qkv.put(in.qkv);
+                turns.put(in.turns);
+                CHECK(cudaMemset(out.d, 0xff, out.n * 2));
+                a.d_turns = turns.d;
+                a.d_rows = rows.d;
+                a.d_counts = counts.d;
+                a.d_units = units.d;
+                a.n_rows_max = n_rows;
+                a.n_units_max = n_units;
+                for (auto &u : in.units)
+                        a.n_unit_rows_max = std::max(a.n_unit_rows_max, u.n_rows);
+                a.n_slots_max = in.hi;
+                a.d_qkv = qkv.d;
+                a.ld_qkv = in.ld;
+                a.out = acts_for(n_rows, in.n_columns);
+                a.out.d_values = out.d;
+                a.overlap = true;
+        }
+};
+
+/* A world's memory on the device, and steps over it. */
+struct runner {
+        const struct world &w;
+        memory<uint8_t> kv, scratch;
+        memory<uint32_t> tables;
+        memory<float> q_norm, k_norm;
+        cudaStream_t stream;
+        std::vector<std::vector<uint16_t>> out; /* [sequence][row][n_heads * dim_v], f16 */
+
+        runner(const struct world &world, uint64_t scratch_bytes)
+            : w(world), kv(w.stored), scratch(scratch_bytes),
+              tables(w.sequences.size() * w.table_ld), q_norm(w.q_norm), k_norm(w.k_norm) {
+                std::vector<uint32_t> t;
+
+                for (auto &q : w.sequences) {
+                        t.insert(t.end(), q.blocks.begin(), q.blocks.end());
+                        t.resize(t.size() + w.table_ld - q.blocks.size(), 0xffffffffU);
+                        out.push_back(std::vector<uint16_t>((size_t) q.n * w.s.n_heads * w.s.dim_v,
+                                                            0x7e00));
+                }
+                tables.put(t);
+                CHECK(cudaMemset(scratch.d, 0xff, scratch.n));
+                CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+        }
+        ~runner() { cudaStreamDestroy(stream); }
+        void step(const std::vector<struct piece> &pieces, uint32_t spare_rows);
+};
+
+static uint64_t scratch_for(const struct world &w) {
+        return warm_cuda_attention_scratch_bytes(w.s.n_heads, w.s.n_kv_heads, w.s.dim_k, w.s.dim_v,
+                                                 2048, w.n_slots);
+}
+
+void runner::step(const std::vector<struct piece> &pieces, uint32_t spare_rows) {
+        const struct shape &s = w.s;
+        uint32_t width = width_of(s), columns = s.n_heads * s.dim_v, n = 0, r = 0;
+
+        for (auto &p : pieces)
+                n += p.n;
+        uint32_t n_max = n <= 64 ? std::min(n + spare_rows, 64U) : n + spare_rows;
+
+        struct input in = { (width + 3) / 4 * 4 + 4, s.n_pairs, columns,
+                            n_max <= WARM_CUDA_NARROW ? WARM_CUDA_UNIT_ROWS_NARROW
+                                                      : WARM_CUDA_UNIT_ROWS_WIDE };
+
+        for (auto &p : pieces)
+                for (uint32_t i = p.first; i < p.first + p.n; i++) {
+                        const struct sequence &q = w.sequences[p.sequence];
+                        struct warm_cuda_row row = q.rows[i];
+
+                        row.sequence = p.sequence;
+                        in.add(row, i == p.first, &q.qkv[(size_t) (i - q.n_stored) * width], width,
+                               turns_of(w.s, row.position));
+                }
+        device_input d(in, n_max, std::min((uint32_t) in.units.size() + spare_rows, n_max));
+        struct warm_cuda_attention &a = d.a;
+        memory<uint16_t> d_gathered((size_t) n * columns);
+
+        a.n_heads = s.n_heads;
+        a.n_kv_heads = s.n_kv_heads;
+        a.head_dim_k = s.dim_k;
+        a.head_dim_v = s.dim_v;
+        a.window = s.window ? s.window : UINT32_MAX;
+        a.scale = scale_of(s);
+        a.soft_cap = s.soft_cap;
+        a.norm_epsilon = 1e-6f;
+        a.n_pairs = s.n_pairs;
+        a.halves = s.halves;
+        a.d_q_norm = s.norms ? q_norm.d : NULL;
+        a.d_k_norm = s.norms ? k_norm.d : NULL;
+        a.kv = { kv.d,      w.blocks_per_chunk * w.block_bytes, w.block_bytes, 2, s.type, tables.d,
+                 w.table_ld };
+        a.k_offset = w.k_offset;
+        a.v_offset = w.v_offset;
+        a.d_scratch = scratch.d;
+        a.scratch_bytes = scratch.n;
+        a.n_slots_max = spare_rows ? w.n_slots : a.n_slots_max;
+        CHECK(warm_cuda_attention_store(&a, stream));
+        CHECK(warm_cuda_attention_run(&a, stream));
+        gather<<<n, 256, 0, stream>>>(a.out, columns, d_gathered.d);
+        CHECK(cudaStreamSynchronize(stream));
+        std::vector<uint16_t> values = d_gathered.get();
+
+        for (auto &p : pieces)
+                for (uint32_t i = 0; i < p.n; i++, r++)
+                        std::copy_n(values.begin() + (size_t) r * columns, columns,
+                                    out[p.sequence].begin() + (size_t) (p.first + i) * columns);
+}
 
 static bool visible(const struct world &w, const struct warm_cuda_row &r, uint32_t slot) {
         uint32_t behind = w.s.window && r.slot >= w.s.window ? r.slot - w.s.window + 1 : 0;
@@ -25,21 +412,34 @@ static bool visible(const struct world &w, const struct warm_cuda_row &r, uint32
         return r.hi - 1 - slot >= 64 || (r.mask >> (r.hi - 1 - slot) & 1);
 }
 
-/* A score in double. @param d raised to how far the GPU's may be from it */
-static double score_of(const struct shape &s, const std::vector<float> &head, float factor,
-                       const uint16_t *k, double &d) {
-        double u = s.type == WARM_TYPE_F16 ? 0x1p-11 : 0x1p-8, score = 0, all = 0, most = 0;
+/* Scores of a head (q times factor, rounded), -infinity where not visible; by how much the GPU's may differ. */
+static std::vector<double> scores_of(const struct world &w, const std::vector<uint8_t> &kv,
+                                     uint32_t seq, uint32_t row, uint32_t kv_head,
+                                     const std::vector<float> &head, float factor,
+                                     double *ret_off) {
+        const struct shape &s = w.s;
+        double u = s.type == WARM_TYPE_F16 ? 0x1p-11 : 0x1p-8, scale = scale_of(s), off = 0;
+        std::vector<double> scores(w.sequences[seq].n, -INFINITY);
 
-        for (uint32_t i = 0; i < s.dim_k; i++) {
-                double p = (double) head[i] / factor * value_of(s.type, k[i]);
+        for (uint32_t slot = 0; slot < scores.size(); slot++) {
+                const uint16_t *k = w.place(kv, seq, slot, kv_head, false);
+                double score = 0, all = 0, most = 0;
 
-                score += p;
-                all += fabs(p);
-                most = std::max(most, fabs(p));
+                if (!visible(w, w.sequences[seq].rows[row], slot))
+                        continue;
+                for (uint32_t i = 0; i < s.dim_k; i++) {
+                        double p = (double) head[i] / factor * value_of(s.type, k[i]);
+
+                        score += p;
+                        all += fabs(p);
+                        most = std::max(most, fabs(p));
+                }
+                off = std::max(off, fabs(scale) * (0x1p-20 * all + 4 * u * most));
+                scores[slot] = s.soft_cap != 0 ? s.soft_cap * tanh(score * scale / s.soft_cap)
+                                               : score * scale;
         }
-        score *= scale_of(s);
-        d = std::max(d, fabs(scale_of(s)) * (0x1p-20 * all + 4 * u * most));
-        return s.soft_cap != 0 ? s.soft_cap * tanh(score / s.soft_cap) : score;
+        *ret_off = off + s.soft_cap * 0x1p-20;
+        return scores;
 }
 
 /* The largest error of a row, as a part of its tolerance. */
@@ -48,35 +448,24 @@ static double check_row(const struct world &w, const std::vector<uint8_t> &kv, u
         const struct shape &s = w.s;
         const struct sequence &q = w.sequences[seq];
         const float *x = &q.qkv[(size_t) (row - q.n_stored) * width_of(s)];
-        double u = s.type == WARM_TYPE_F16 ? 0x1p-11 : 0x1p-8, worst = 0;
+        double u = s.type == WARM_TYPE_F16 ? 0x1p-11 : 0x1p-8, unit = WARM_CUDA_ACT_SCALE,
+               worst = 0;
         float factor = s.soft_cap != 0 ? scale_of(s) / s.soft_cap : scale_of(s) * 1.44269504f;
-        uint8_t *base = (uint8_t *) kv.data();
 
         for (uint32_t h = 0; h < s.n_heads; h++) {
                 std::vector<float> head =
-                        head_of(w, x + h * s.dim_k, w.q_norm, w.turns(q.rows[row].position));
-                std::vector<double> scores, sum(s.dim_v), size(s.dim_v), most_v(s.dim_v);
-                double max = -INFINITY, d = 0, mass = 0;
+                        head_of(w, x + h * s.dim_k, w.q_norm, turns_of(w.s, q.rows[row].position));
+                std::vector<double> sum(s.dim_v), size(s.dim_v), most_v(s.dim_v);
                 uint32_t kv_head = h / (s.n_heads / s.n_kv_heads);
+                double d, mass = 0;
 
                 for (float &v : head)
                         v = value_of(s.type, round_to(s.type, v * factor));
-                for (uint32_t slot = 0; slot < q.n; slot++) {
-                        const uint16_t *k =
-                                (const uint16_t *) w.place(base, seq, slot, kv_head, false);
-                        double score;
+                std::vector<double> scores = scores_of(w, kv, seq, row, kv_head, head, factor, &d);
+                double max = *std::max_element(scores.begin(), scores.end());
 
-                        scores.push_back(-INFINITY);
-                        if (!visible(w, q.rows[row], slot))
-                                continue;
-                        score = score_of(s, head, factor, k, d);
-                        scores[slot] = score;
-                        max = std::max(max, score);
-                }
-                d += s.soft_cap * 0x1p-20;
                 for (uint32_t slot = 0; slot < q.n; slot++) {
-                        const uint16_t *v =
-                                (const uint16_t *) w.place(base, seq, slot, kv_head, true);
+                        const uint16_t *v = w.place(kv, seq, slot, kv_head, true);
                         double p = exp(scores[slot] - max);
 
                         if (!(scores[slot] > -INFINITY))
@@ -91,15 +480,12 @@ static double check_row(const struct world &w, const std::vector<uint8_t> &kv, u
                         }
                 }
                 for (uint32_t i = 0; i < s.dim_v; i++) {
+                        uint16_t bits = out[seq][((size_t) row * s.n_heads + h) * s.dim_v + i];
                         double want = mass > 0 ? sum[i] / mass : 0,
                                all = mass > 0 ? size[i] / mass : 0;
-                        double got =
-                                value_of(WARM_TYPE_F16,
-                                         out[seq][((size_t) row * s.n_heads + h) * s.dim_v + i]) /
-                                (double) WARM_CUDA_ACT_SCALE;
                         double bound = (2 * d + 2 * u + 0x1p-19) * all + 0x1p-19 * most_v[i] +
-                                       0x1p-11 * fabs(want) + 0x1p-25 / WARM_CUDA_ACT_SCALE;
-                        double off = fabs(got - want) / bound;
+                                       0x1p-11 * fabs(want) + 0x1p-25 / unit;
+                        double off = fabs(value_of(WARM_TYPE_F16, bits) / unit - want) / bound;
 
                         worst = off <= worst ? worst : std::isnan(off) ? INFINITY : off;
                 }
@@ -109,33 +495,29 @@ static double check_row(const struct world &w, const std::vector<uint8_t> &kv, u
 
 /* K of a stored row to one step of its type, V exactly; nothing else was written. */
 static bool check_store(const struct world &w, std::vector<uint8_t> kv) {
+        const struct shape &s = w.s;
         bool ok = true;
 
         for (uint32_t seq = 0; seq < w.sequences.size(); seq++) {
                 const struct sequence &q = w.sequences[seq];
 
-                for (uint32_t row = q.n_stored; row < q.n; row++)
-                        for (uint32_t h = 0; h < w.s.n_kv_heads; h++) {
-                                const float *x =
-                                        &q.qkv[(size_t) (row - q.n_stored) * width_of(w.s)] +
-                                        w.s.n_heads * w.s.dim_k;
-                                std::vector<float> head =
-                                        head_of(w, x + h * w.s.dim_k, w.k_norm, w.turns(row));
-                                uint16_t *k = (uint16_t *) w.place(kv.data(), seq, row, h, false);
-                                uint16_t *v = (uint16_t *) w.place(kv.data(), seq, row, h, true);
+                for (uint32_t i = q.n_stored * s.n_kv_heads; i < q.n * s.n_kv_heads; i++) {
+                        uint32_t row = i / s.n_kv_heads, h = i % s.n_kv_heads;
+                        const float *x = &q.qkv[(size_t) (row - q.n_stored) * width_of(s)] +
+                                         s.n_heads * s.dim_k;
+                        const float *from = x + s.n_kv_heads * s.dim_k + h * s.dim_v;
+                        std::vector<float> head =
+                                head_of(w, x + h * s.dim_k, w.k_norm, turns_of(s, row));
+                        uint16_t *k = w.place(kv, seq, row, h, false),
+                                 *v = w.place(kv, seq, row, h, true);
 
-                                for (uint32_t d = 0; d < w.s.dim_k; d++) {
-                                        int apart = (int) k[d] - (int) round_to(w.s.type, head[d]);
-
-                                        ok = ok && (apart == 0 || (w.s.norms && abs(apart) == 1));
-                                        k[d] = 0xffff;
-                                }
-                                x += w.s.n_kv_heads * w.s.dim_k + h * w.s.dim_v;
-                                for (uint32_t d = 0; d < w.s.dim_v; d++) {
-                                        ok = ok && v[d] == round_to(w.s.type, x[d]);
-                                        v[d] = 0xffff;
-                                }
-                        }
+                        for (uint32_t d = 0; d < s.dim_k; d++)
+                                ok = ok && abs(k[d] - round_to(s.type, head[d])) <= s.norms;
+                        for (uint32_t d = 0; d < s.dim_v; d++)
+                                ok = ok && v[d] == round_to(s.type, from[d]);
+                        std::fill_n(k, s.dim_k, 0xffff);
+                        std::fill_n(v, s.dim_v, 0xffff);
+                }
         }
         return ok && kv == w.stored;
 }
@@ -143,41 +525,67 @@ static bool check_store(const struct world &w, std::vector<uint8_t> kv) {
 /* All rows, cut at random into steps of pieces of several sequences. */
 static void run_cut(struct runner &r, uint32_t piece_max, uint32_t step_max, uint32_t spare) {
         std::vector<uint32_t> next;
-        bool more = true;
+        std::vector<struct piece> pieces;
 
         for (auto &q : r.w.sequences)
                 next.push_back(q.n_stored);
-        while (more) {
-                std::vector<struct piece> pieces;
+        do {
                 uint32_t n = 0;
 
-                more = false;
-                for (uint32_t i = 0; i < next.size() && n < step_max; i++) {
-                        uint32_t left = r.w.sequences[i].n - next[i];
-                        uint32_t take =
-                                std::min(std::min(left, step_max - n), 1 + below(piece_max));
+                pieces.clear();
+                for (uint32_t i = 0; i < next.size(); i++) {
+                        uint32_t left = std::min(r.w.sequences[i].n - next[i], step_max - n);
+                        uint32_t take = std::min(left, 1 + below(piece_max));
 
                         if (take)
                                 pieces.push_back({ i, next[i], take });
                         next[i] += take;
                         n += take;
                 }
-                for (uint32_t i = 0; i < next.size(); i++)
-                        more = more || next[i] < r.w.sequences[i].n;
                 if (n)
                         r.step(pieces, spare ? below(spare) : 0);
+        } while (!pieces.empty());
+}
+
+/* Other cuts of the same rows give the bits that one step gave. */
+static void check_cuts(const struct world &w, const struct runner &whole,
+                       const std::vector<uint8_t> &kv, uint32_t n) {
+        static const struct {
+                const char *name;
+                uint32_t piece_max, step_max, spare;
+                bool small;
+        } cuts[] = {
+                { "cut into tokens", 1, 1, 0, false },
+                { "cut into narrow steps at random", 24, 64, 9, false },
+                { "cut into steps at random", 150, 200, 5, false },
+                { "cut into narrow steps with scratch for spans only", 20, 64, 3, true },
+                { "cut into wide steps with little scratch", 400, 500, 0, true },
+        };
+        const struct shape &s = w.s;
+        uint64_t narrow = (w.n_slots / WARM_CUDA_SPAN + 2) * (s.dim_v * 4 + 8) + s.dim_k * 2;
+        uint64_t wide = s.dim_k * 2 + 1024;
+
+        for (auto &cut : cuts) {
+                uint64_t little = (cut.step_max > 64 ? 500 * wide : 64 * narrow) * s.n_heads + 4096;
+                struct runner other(w, cut.small ? little : scratch_for(w));
+                bool same = true;
+
+                if (cut.step_max == 1 && n > 700)
+                        continue;
+                run_cut(other, cut.piece_max, cut.step_max, cut.spare);
+                for (uint32_t i = 0; i < w.sequences.size(); i++)
+                        same = same && other.out[i] == whole.out[i];
+                report(same && other.kv.get() == kv, "%s: the same bits %s", s.name, cut.name);
         }
 }
 
-static void check_shape(const struct shape &s,
-                        const std::vector<std::pair<uint32_t, uint32_t>> &lengths, enum sight sight,
-                        uint32_t n_checked) {
+static void check_shape(const struct shape &s, const std::vector<struct lengths> &lengths,
+                        enum sight sight, uint32_t n_checked) {
         struct world w(s, lengths, sight);
         struct runner whole(w, scratch_for(w));
         std::vector<struct piece> all;
         uint32_t n = 0;
         double worst = 0;
-        char what[256];
 
         for (uint32_t i = 0; i < w.sequences.size(); i++) {
                 all.push_back(
@@ -188,52 +596,20 @@ static void check_shape(const struct shape &s,
         std::vector<uint8_t> kv = whole.kv.get();
 
         for (uint32_t i = 0; i < n_checked; i++) {
-                uint32_t seq = below((uint32_t) w.sequences.size());
+                uint32_t seq = i < w.sequences.size() ? i : below((uint32_t) w.sequences.size());
                 const struct sequence &q = w.sequences[seq];
-                uint32_t row = i < w.sequences.size() ? w.sequences[seq = i].n - 1
-                                                      : q.n_stored + below(q.n - q.n_stored);
+                uint32_t row =
+                        i < w.sequences.size() ? q.n - 1 : q.n_stored + below(q.n - q.n_stored);
 
                 worst = std::max(worst, check_row(w, kv, seq, row, whole.out));
         }
-        snprintf(what, sizeof(what),
-                 "%s: %u rows in one step agree with the reference (largest error %.2f of the "
-                 "tolerance)",
-                 s.name, n, worst);
-        report(worst < 1, what);
-        snprintf(what, sizeof(what),
-                 "%s: K and V are stored as they should be and nothing else is touched", s.name);
-        report(check_store(w, kv), what);
-        if (sight == BOTH_WAYS)
-                return;
-
-        static const struct {
-                const char *name;
-                uint32_t piece_max, step_max, spare, small;
-        } cuts[] = {
-                { "cut into tokens", 1, 1, 0, 0 },
-                { "cut into narrow steps at random", 24, 64, 9, 0 },
-                { "cut into steps at random", 150, 200, 5, 0 },
-                { "cut into narrow steps with scratch for spans only", 20, 64, 3, 1 },
-                { "cut into wide steps with little scratch", 400, 500, 0, 1 },
-        };
-        for (auto &cut : cuts) {
-                uint64_t narrow = (uint64_t) 64 * s.n_heads *
-                                          ((w.n_slots / WARM_CUDA_SPAN + 2) * (s.dim_v * 4 + 8) +
-                                           s.dim_k * 2) +
-                                  4096;
-                uint64_t wide = (uint64_t) 500 * s.n_heads * (s.dim_k * 2 + 1024) + 4096;
-                struct runner other(w, cut.small ? (cut.step_max > 64 ? wide : narrow)
-                                                 : scratch_for(w));
-                bool same = true;
-
-                if (cut.step_max == 1 && n > 700)
-                        continue;
-                run_cut(other, cut.piece_max, cut.step_max, cut.spare);
-                for (uint32_t i = 0; i < w.sequences.size(); i++)
-                        same = same && other.out[i] == whole.out[i];
-                snprintf(what, sizeof(what), "%s: the same bits %s", s.name, cut.name);
-                report(same && other.kv.get() == kv, what);
-        }
+        report(worst < 1,
+               "%s: %u rows in one step agree with the reference (error %.2f of the tolerance)",
+               s.name, n, worst);
+        report(check_store(w, kv),
+               "%s: K and V are stored as they should be and nothing else is touched", s.name);
+        if (sight != BOTH_WAYS)
+                check_cuts(w, whole, kv, n);
 }
 
 static void check_all(bool few) {
@@ -256,12 +632,10 @@ static void check_all(bool few) {
         for (auto &s : shapes) {
                 struct shape t = s;
 
-                if (few && (s.dim_k == 96 || s.n_heads > 14 || s.dim_k == 80))
-                        continue;
-                if (few) {
+                if (few && s.dim_k != 80 && s.dim_k != 96 && s.n_heads <= 14)
                         check_shape(s, { { 0, 90 }, { 70, 81 }, { 1000, 1060 } }, CAUSAL, 8);
+                if (few)
                         continue;
-                }
                 check_shape(s, { { 0, 300 }, { 0, 65 }, { 70, 71 }, { 990, 1100 } }, CAUSAL, 40);
                 snprintf(name, sizeof(name), "%s, holes", s.name);
                 t.name = name;
@@ -283,82 +657,17 @@ static void check_all(bool few) {
                 { { 200, 2000 }, { 0, 200 } }, CAUSAL, 6);
 }
 
-#define BENCH_LAYERS 28U
-
-struct line {
-        const char *name;
-        uint32_t n_sequences, depth, n_new;
-};
-
-/* A step of new rows at the end of sequences, and KV for layers of their own, so that it does not stay in the L2. */
-struct bench_bed {
-        uint32_t n_rows, unit_rows, ld;
-        uint64_t layer_bytes, block_bytes;
-        std::vector<struct warm_cuda_row> rows;
-        std::vector<struct warm_cuda_unit> units;
-        std::vector<uint32_t> order;
-        std::vector<float> qkv, turns;
-
-        bench_bed(uint32_t n_heads, uint32_t n_kv, uint32_t dim, const struct line &l);
-        void fill(memory<uint8_t> &kv) const;
-};
-
-bench_bed::bench_bed(uint32_t n_heads, uint32_t n_kv, uint32_t dim, const struct line &l)
-    : n_rows(l.n_sequences * l.n_new), unit_rows(n_rows <= 64 ? 16 : 128),
-      ld((n_heads + 2 * n_kv) * dim), layer_bytes((uint64_t) n_kv * 64 * dim * 2),
-      block_bytes(layer_bytes * BENCH_LAYERS), qkv((size_t) n_rows * ld),
-      turns((size_t) n_rows * dim) {
-        for (float &x : qkv)
-                x = normal();
-        for (size_t i = 0; i < turns.size(); i += 2) {
-                turns[i] = cosf((float) i);
-                turns[i + 1] = sinf((float) i);
-        }
-        for (uint32_t q = 0; q < l.n_sequences; q++)
-                for (uint32_t i = 0; i < l.n_new; i++) {
-                        uint32_t slot = l.depth + i;
-
-                        if (i % unit_rows == 0)
-                                units.push_back({ (uint32_t) rows.size(),
-                                                  std::min(unit_rows, l.n_new - i) });
-                        rows.push_back({ UINT64_MAX, 0, slot, slot, 0, slot + 1, q });
-                }
-        for (uint32_t b = 0; b < (l.depth + l.n_new + 31) / 32 * l.n_sequences; b++)
-                order.push_back(b);
-        std::shuffle(order.begin(), order.end(), dice);
-}
-
-void bench_bed::fill(memory<uint8_t> &kv) const {
-        std::vector<uint16_t> halves(1 << 20);
-
-        for (uint16_t &h : halves)
-                h = round_to(WARM_TYPE_F16, normal());
-        for (uint64_t at = 0; at < kv.n; at += halves.size() * 2)
-                CHECK(cudaMemcpy(kv.d + at, halves.data(),
-                                 std::min<uint64_t>(halves.size() * 2, kv.n - at),
-                                 cudaMemcpyHostToDevice));
-}
-
-/* Microseconds a layer, ascending, of 20 replays of all layers as one graph. */
-static std::vector<float> bench_times(struct warm_cuda_attention a, uint64_t layer_bytes) {
+/* Replays of the graph that is being captured, in us, ascending. */
+static std::vector<float> time_graph(cudaStream_t stream) {
         std::vector<float> times;
-        cudaStream_t stream;
-        cudaGraph_t graph;
-        cudaGraphExec_t exec;
         cudaEvent_t events[2];
+        cudaGraphExec_t exec;
+        cudaGraph_t graph;
 
-        CHECK(cudaStreamCreate(&stream));
-        CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal));
-        for (uint32_t i = 0; i < BENCH_LAYERS; i++) {
-                a.k_offset = layer_bytes * i;
-                a.v_offset = layer_bytes * i + layer_bytes / 2;
-                CHECK(warm_cuda_attention_store(&a, stream));
-                CHECK(warm_cuda_attention_run(&a, stream));
-        }
         CHECK(cudaStreamEndCapture(stream, &graph));
         CHECK(cudaGraphInstantiate(&exec, graph, 0));
-        CHECK(cudaEventCreate(&events[0]));
-        CHECK(cudaEventCreate(&events[1]));
+        for (cudaEvent_t &event : events)
+                CHECK(cudaEventCreate(&event));
         for (int i = 0; i < 25; i++) {
                 float ms;
 
@@ -367,33 +676,52 @@ static std::vector<float> bench_times(struct warm_cuda_attention a, uint64_t lay
                 CHECK(cudaEventRecord(events[1], stream));
                 CHECK(cudaStreamSynchronize(stream));
                 CHECK(cudaEventElapsedTime(&ms, events[0], events[1]));
-                if (i >= 5)
-                        times.push_back(ms * 1000 / (float) BENCH_LAYERS);
+                if (i >= 5) /* warm */
+                        times.push_back(ms * 1000);
         }
         std::sort(times.begin(), times.end());
         cudaGraphExecDestroy(exec);
         cudaGraphDestroy(graph);
-        cudaStreamDestroy(stream);
         return times;
 }
 
-/* One line of the bench. */
+/* One line of the bench: layers with their own KV each, so that it does not stay in the L2 cache. */
 static void bench(const char *name, uint32_t n_heads, uint32_t n_kv, uint32_t dim,
-                  const struct line &l) {
-        struct bench_bed b(n_heads, n_kv, dim, l);
-        memory<uint8_t> kv(b.block_bytes * b.order.size());
-        memory<uint32_t> tables(b.order),
-                counts(std::vector<uint32_t>{ b.n_rows, (uint32_t) b.units.size() });
-        memory<struct warm_cuda_row> d_rows(b.rows);
-        memory<struct warm_cuda_unit> d_units(b.units);
-        memory<float> d_qkv(b.qkv), d_turns(b.turns);
-        memory<uint8_t> scratch(
-                warm_cuda_attention_scratch_bytes(n_heads, n_kv, dim, dim, 2048, 32768));
-        memory<uint16_t> out((size_t) (b.n_rows + 127) / 128 * 128 * n_heads * dim);
-        struct warm_cuda_attention a = {};
-        std::vector<float> times;
+                  uint32_t n_sequences, uint32_t depth, uint32_t n_new) {
+        const uint32_t n_layers = 28, n_rows = n_sequences * n_new,
+                       blocks = (depth + n_new + 31) / 32;
+        uint64_t layer_bytes = (uint64_t) n_kv * 64 * dim * 2, block_bytes = layer_bytes * n_layers;
+        uint32_t width = (n_heads + 2 * n_kv) * dim;
+        std::vector<float> x(width), turns(dim, 0.7f);
+        std::vector<uint16_t> halves(1 << 20);
+        std::vector<uint32_t> order;
+        struct input in = { width, dim / 2, n_heads * dim,
+                            n_rows <= WARM_CUDA_NARROW ? WARM_CUDA_UNIT_ROWS_NARROW
+                                                       : WARM_CUDA_UNIT_ROWS_WIDE };
+        cudaStream_t stream;
 
-        b.fill(kv);
+        for (uint16_t &h : halves)
+                h = round_to(WARM_TYPE_F16, normal());
+        for (uint32_t i = 0; i < n_rows; i++) {
+                uint32_t slot = depth + i % n_new;
+
+                std::generate(x.begin(), x.end(), normal);
+                in.add({ UINT64_MAX, 0, slot, slot, 0, slot + 1, i / n_new }, i % n_new == 0,
+                       x.data(), width, turns);
+        }
+        for (uint32_t b = 0; b < blocks * n_sequences; b++)
+                order.push_back(b);
+        std::shuffle(order.begin(), order.end(), dice);
+        memory<uint8_t> kv(block_bytes * order.size()),
+                scratch(warm_cuda_attention_scratch_bytes(n_heads, n_kv, dim, dim, 2048, 32768));
+        for (uint64_t at = 0; at < kv.n; at += halves.size() * 2)
+                CHECK(cudaMemcpy(kv.d + at, halves.data(),
+                                 std::min<uint64_t>(halves.size() * 2, kv.n - at),
+                                 cudaMemcpyHostToDevice));
+        memory<uint32_t> tables(order);
+        device_input d(in, n_rows, (uint32_t) in.units.size());
+        struct warm_cuda_attention &a = d.a;
+
         a.n_heads = n_heads;
         a.n_kv_heads = n_kv;
         a.head_dim_k = a.head_dim_v = dim;
@@ -401,59 +729,56 @@ static void bench(const char *name, uint32_t n_heads, uint32_t n_kv, uint32_t di
         a.scale = 1 / sqrtf((float) dim);
         a.n_pairs = dim / 2;
         a.halves = true;
-        a.d_turns = d_turns.d;
-        a.kv = { kv.d,     b.block_bytes * b.order.size(), b.block_bytes, 31, WARM_TYPE_F16,
-                 tables.d, (l.depth + l.n_new + 31) / 32 };
-        a.d_rows = d_rows.d;
-        a.d_counts = counts.d;
-        a.d_units = d_units.d;
-        a.n_rows_max = b.n_rows;
-        a.n_units_max = (uint32_t) b.units.size();
-        a.n_unit_rows_max = std::min(l.n_new, b.unit_rows);
-        a.n_slots_max = l.depth + l.n_new;
-        a.d_qkv = d_qkv.d;
-        a.ld_qkv = b.ld;
-        a.out = { out.d, n8_of(b.n_rows), n_heads * dim };
+        a.kv = {
+                kv.d, block_bytes * order.size(), block_bytes, 31, WARM_TYPE_F16, tables.d, blocks
+        };
         a.d_scratch = scratch.d;
         a.scratch_bytes = scratch.n;
-        a.overlap = true;
-        times = bench_times(a, b.layer_bytes);
-        printf("%-34s %9.2f %9.2f %9.2f %9.2f\n", name, times[0], times[times.size() / 2],
-               times.back(),
-               (double) l.n_sequences * (l.depth + l.n_new) * b.layer_bytes / 32 / 1e6);
-        fflush(stdout);
+        CHECK(cudaStreamCreate(&stream));
+        CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal));
+        for (uint32_t l = 0; l < n_layers; l++) {
+                a.k_offset = layer_bytes * l;
+                a.v_offset = layer_bytes * l + layer_bytes / 2;
+                CHECK(warm_cuda_attention_store(&a, stream));
+                CHECK(warm_cuda_attention_run(&a, stream));
+        }
+        std::vector<float> us = time_graph(stream);
+
+        printf("%-34s %9.2f %9.2f %9.2f %9.2f\n", name, us[0] / n_layers,
+               us[us.size() / 2] / n_layers, us.back() / n_layers,
+               (double) n_sequences * (depth + n_new) * layer_bytes / 32 / 1e6);
+        cudaStreamDestroy(stream);
 }
 
-/* @param only what a line's name has to contain, or NULL */
+/* @param only what a line's name has to contain */
 static void bench_all(const char *only) {
         printf("%-34s %9s %9s %9s %9s\n", "store and run of a layer, us", "least", "median", "most",
                "KV, MB");
-        for (int big = 0; big < 2; big++) {
-                const uint32_t h = big ? 28 : 12, k = big ? 4 : 2;
-                const char *m = big ? "7B" : "1.5B";
-                static const struct line lines[] = {
-                        { "1 row at 64", 1, 64, 1 },
-                        { "1 row at 512", 1, 512, 1 },
-                        { "1 row at 2,048", 1, 2048, 1 },
-                        { "1 row at 8,192", 1, 8192, 1 },
-                        { "1 row at 32,000", 1, 32000, 1 },
-                        { "4 rows of one at 8,192", 1, 8192, 4 },
-                        { "16 rows of one at 8,192", 1, 8192, 16 },
-                        { "16 sequences at 1,024", 16, 1024, 1 },
-                        { "64 sequences at 1,024", 64, 1024, 1 },
-                        { "128 rows at 8,192", 1, 8192, 128 },
-                        { "512 rows from 0", 1, 0, 512 },
-                        { "2,048 rows from 0", 1, 0, 2048 },
-                        { "2,048 rows at 8,192", 1, 8192, 2048 },
-                };
+        static const struct {
+                const char *name;
+                uint32_t n_sequences, depth, n_new;
+        } lines[] = {
+                { "1 row at 512", 1, 512, 1 },
+                { "1 row at 2,048", 1, 2048, 1 },
+                { "1 row at 8,192", 1, 8192, 1 },
+                { "1 row at 32,000", 1, 32000, 1 },
+                { "4 rows of one at 8,192", 1, 8192, 4 },
+                { "16 rows of one at 8,192", 1, 8192, 16 },
+                { "16 sequences at 1,024", 16, 1024, 1 },
+                { "64 sequences at 1,024", 64, 1024, 1 },
+                { "128 rows at 8,192", 1, 8192, 128 },
+                { "512 rows from 0", 1, 0, 512 },
+                { "2,048 rows from 0", 1, 0, 2048 },
+                { "2,048 rows at 8,192", 1, 8192, 2048 },
+        };
+        for (int big = 0; big < 2; big++)
                 for (auto &l : lines) {
-                        char name[64];
+                        std::string name = std::string(big ? "7B " : "1.5B ") + l.name;
 
-                        snprintf(name, sizeof(name), "%s %s", m, l.name);
-                        if (!only || strstr(name, only))
-                                bench(name, h, k, 128, l);
+                        if (name.find(only) != std::string::npos)
+                                bench(name.c_str(), big ? 28 : 12, big ? 4 : 2, 128, l.n_sequences,
+                                      l.depth, l.n_new);
                 }
-        }
 }
 
 int main(int argc, char **argv) {
@@ -462,15 +787,13 @@ int main(int argc, char **argv) {
         struct cudaDeviceProp p;
         int n;
 
-        if (cudaGetDeviceCount(&n) != cudaSuccess || n == 0) {
-                printf("skipped: no GPU\n");
-                return 77;
-        }
+        if (cudaGetDeviceCount(&n) != cudaSuccess || n == 0)
+                return puts("no GPU here"), 77;
         CHECK(cudaGetDeviceProperties(&p, 0));
         printf("# %s, seed %llu\n", p.name, 7ULL);
         dice.seed(7);
         if (benches)
-                bench_all(argc > 2 ? argv[2] : NULL);
+                bench_all(argc > 2 ? argv[2] : "");
         else
                 check_all(few);
         return n_failed ? 1 : 0;
