@@ -66,14 +66,14 @@ static void cuda_info(struct warm_backend *backend, struct warm_backend_info *re
                 .memory_total = b->device.memory_total,
                 .scratch_bytes = b->scratch_bytes,
         };
-        uint64_t kv = 0, used;
+        uint64_t used, own = b->held_bytes + b->context_bytes;
 
         if (!b->lost && cudaMemGetInfo(&free_bytes, &total) == cudaSuccess) {
                 info.memory_total = total;
                 info.memory_free = free_bytes;
         }
         used = info.memory_total - info.memory_free;
-        info.memory_others = used > b->held_bytes + kv ? used - b->held_bytes - kv : 0;
+        info.memory_others = used > own ? used - own : 0;
         snprintf(info.description, sizeof(info.description), "%.60s (sm_%d, %u multiprocessors)",
                  b->device.name, b->device.capability, b->n_sms);
         *ret_info = info;
@@ -271,8 +271,12 @@ static const struct warm_backend_ops cuda_ops = {
 };
 
 static int start(struct warm_cuda_backend *b) {
+        size_t free_bytes = 0, total = 0;
         int r = warm_cuda_memory_init(&b->memory, b->device.index);
 
+        if (r == 0 && b->device.free_known && cudaMemGetInfo(&free_bytes, &total) == cudaSuccess &&
+            free_bytes < b->device.memory_free)
+                b->context_bytes = b->device.memory_free - free_bytes;
         if (r == 0)
                 r = warm_cuda_error(
                         (int) cudaStreamCreateWithFlags(&b->stream, cudaStreamNonBlocking));

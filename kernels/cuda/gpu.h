@@ -148,6 +148,7 @@ struct warm_cuda_backend {
         uint64_t wide_ns; /* what a row of a wide step took last */
         struct warm_cuda_pending pending;
         uint64_t scratch_bytes, held_bytes;
+        uint64_t context_bytes; /* what the context itself took; 0 where the driver does not tell */
         warm_progress_fn load_progress; /* or NULL */
         void *load_userdata;
         int lost;        /* the CUresult that ended it, or 0 */

@@ -241,6 +241,8 @@ int warm_cuda_step_submit(struct warm_cuda_backend *b, struct warm_weights *w,
         int r;
 
         write_rows(&t);
+        if (t.n_slots > w->table_ld * WARM_BLOCK_TOKENS)
+                return -EINVAL; /* beyond the context, and so beyond the tables */
         write_tables(&t);
         r = write_wants(&t, &n_wanted);
         if (r < 0)
