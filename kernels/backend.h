@@ -76,6 +76,19 @@ struct warm_kv_info {
         uint32_t blocks_per_chunk[WARM_PLAN_GROUPS_MAX];
 };
 
+#define WARM_KV_CHUNKS_WANTED                                                                      \
+        8U /* of a small pool, so that a part can be given back; untuned guess */
+
+/* log2 of the blocks a chunk: the most within WARM_KV_CHUNK_BYTES that leave WARM_KV_CHUNKS_WANTED chunks. */
+static inline uint32_t warm_kv_chunk_shift(uint64_t block_bytes, uint32_t n_blocks_max) {
+        uint32_t shift = 0;
+
+        while (shift < 30 && (block_bytes << (shift + 1)) <= WARM_KV_CHUNK_BYTES &&
+               (uint64_t) WARM_KV_CHUNKS_WANTED << (shift + 1) <= n_blocks_max)
+                shift++;
+        return shift;
+}
+
 enum warm_row_kind {
         WARM_ROW_GIVEN,   /* a token of the prompt */
         WARM_ROW_SAMPLED, /* a token the model chose: decode kernels */

@@ -12,22 +12,10 @@
 #ifndef MFD_NOEXEC_SEAL
 #define MFD_NOEXEC_SEAL 0x0008U /* linux/memfd.h of Linux 6.3 */
 #endif
-#define CHUNKS_WANTED                                                                              \
-        8U /* of a small pool, so that a part of it can be given back; untuned guess */
 #define CHUNK_SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
 
 static uint64_t type_bytes(enum warm_type type) {
         return type == WARM_TYPE_F32 ? 4 : 2;
-}
-
-/* Blocks a chunk: the largest power of two within WARM_KV_CHUNK_BYTES that leaves CHUNKS_WANTED chunks. */
-static uint32_t chunk_shift(uint64_t block_bytes, uint32_t n_blocks_max) {
-        uint32_t shift = 0;
-
-        while (shift < 30 && (block_bytes << (shift + 1)) <= WARM_KV_CHUNK_BYTES &&
-               (uint64_t) CHUNKS_WANTED << (shift + 1) <= n_blocks_max)
-                shift++;
-        return shift;
 }
 
 static int group_setup(struct warm_kv_group *g, uint64_t block_bytes, uint32_t n_blocks_max) {
@@ -37,7 +25,7 @@ static int group_setup(struct warm_kv_group *g, uint64_t block_bytes, uint32_t n
         g->block_bytes = block_bytes;
         if (block_bytes == 0 || n_blocks_max == 0)
                 return 0;
-        g->chunk_shift = chunk_shift(block_bytes, n_blocks_max);
+        g->chunk_shift = warm_kv_chunk_shift(block_bytes, n_blocks_max);
         if (__builtin_mul_overflow(block_bytes, 1ULL << g->chunk_shift, &bytes) ||
             bytes > UINT64_MAX - page)
                 return -ENOMEM;

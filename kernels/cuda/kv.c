@@ -5,19 +5,6 @@
 
 #include "kv.h"
 
-#define CHUNKS_WANTED                                                                              \
-        8U /* of a small pool, so that a part of it can be given back; untuned guess */
-
-/* Blocks a chunk: the largest power of two within WARM_KV_CHUNK_BYTES that leaves CHUNKS_WANTED chunks. */
-static uint32_t chunk_shift(uint64_t block_bytes, uint32_t n_blocks_max) {
-        uint32_t shift = 0;
-
-        while (shift < 30 && (block_bytes << (shift + 1)) <= WARM_KV_CHUNK_BYTES &&
-               (uint64_t) CHUNKS_WANTED << (shift + 1) <= n_blocks_max)
-                shift++;
-        return shift;
-}
-
 static int group_setup(struct warm_cuda_kv_group *g, const struct warm_cuda_memory *memory,
                        uint64_t block_bytes, uint32_t n_blocks_max) {
         uint64_t n_chunks, chunk_bytes, bytes;
@@ -26,7 +13,7 @@ static int group_setup(struct warm_cuda_kv_group *g, const struct warm_cuda_memo
         if (block_bytes == 0 || n_blocks_max == 0)
                 return 0;
         assert(block_bytes % 64 == 0); /* whole tiles: kernels move 16 bytes at a time */
-        g->chunk_shift = chunk_shift(block_bytes, n_blocks_max);
+        g->chunk_shift = warm_kv_chunk_shift(block_bytes, n_blocks_max);
         n_chunks = ((n_blocks_max - 1) >> g->chunk_shift) + 1;
         if (__builtin_mul_overflow(block_bytes, 1ULL << g->chunk_shift, &chunk_bytes) ||
             __builtin_add_overflow(chunk_bytes, memory->granularity - 1, &chunk_bytes))
