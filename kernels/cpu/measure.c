@@ -71,11 +71,13 @@ static void touch_part(void *arg, uint32_t index) {
 static int measure_copy(struct warm_cpu_backend *b, double *ret_bytes_per_s) {
         uint8_t *memory = mmap(NULL, 2 * COPY_BYTES, PROT_READ | PROT_WRITE,
                                MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        struct copy c = { memory, memory + COPY_BYTES, warm_threads_count(b->threads) };
+        struct copy c = { .n_threads = warm_threads_count(b->threads) };
         uint64_t best_ns = UINT64_MAX;
 
         if (memory == MAP_FAILED)
                 return WARM_BACKEND_E_MEMORY;
+        c.source = memory;
+        c.target = memory + COPY_BYTES;
         warm_threads_run(b->threads, touch_part, &c);
         for (uint32_t i = 0; i < COPY_ROUNDS; i++) {
                 uint64_t start_ns = now_ns(), taken_ns;
