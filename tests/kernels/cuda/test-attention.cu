@@ -100,9 +100,9 @@ enum sight { CAUSAL, HOLES, BOTH_WAYS };
 /* Sequences of rows; row i of a sequence has slot i. The first n_stored ones are put in memory by the host. */
 struct sequence {
         uint32_t n, n_stored;
-        std::vector<float> qkv;                 /* [n - n_stored][ld] */
-        std::vector<struct warm_cuda_row> rows; /* [n] */
-        std::vector<uint32_t> blocks;
+        std::vector<float> qkv = {};                 /* [n - n_stored][ld] */
+        std::vector<struct warm_cuda_row> rows = {}; /* [n] */
+        std::vector<uint32_t> blocks = {};
 };
 
 struct lengths {
@@ -253,9 +253,9 @@ static __global__ void gather(struct warm_cuda_acts acts, uint32_t n_columns, ui
 /* The rows of a step, on the host. */
 struct input {
         uint32_t ld, n_pairs, n_columns, unit_rows, hi = 0;
-        std::vector<struct warm_cuda_row> rows;
-        std::vector<struct warm_cuda_unit> units;
-        std::vector<float> qkv, turns;
+        std::vector<struct warm_cuda_row> rows = {};
+        std::vector<struct warm_cuda_unit> units = {};
+        std::vector<float> qkv = {}, turns = {};
 
         /* @param first of its sequence in this step */
         void add(const struct warm_cuda_row &row, bool first, const float *x, uint32_t width,
