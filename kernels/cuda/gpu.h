@@ -71,6 +71,11 @@ struct warm_cuda_kind {
         bool greedy;
 };
 
+/* Tiles of 8 rows in the narrow layout of n rows (cuda.h). @param n <= WARM_CUDA_NARROW */
+static inline uint32_t warm_cuda_n8(uint32_t n) {
+        return n > 32 ? 8 : n > 16 ? 4 : n > 8 ? 2 : 1;
+}
+
 struct warm_cuda_graph {
         struct warm_cuda_kind kind;
         cudaGraphExec_t exec; /* NULL: free */
@@ -80,7 +85,7 @@ struct warm_cuda_graph {
 
 /* Where things lie in a step's description; offsets in bytes, multiples of 16. */
 struct warm_cuda_places {
-        uint64_t rows, units, wanted, wants, tables, rest;
+        uint64_t rows, units, wanted, wants, tables;
 };
 
 /* The first bytes of a step's description. */

@@ -199,10 +199,6 @@ static void layer(struct run *r, uint32_t index) {
         add_to_x(r, l, &l->down, acts(r, r->w->d_acts_ff, l->n_ff), l->d_down_bias, d_next);
 }
 
-static uint32_t tiles8(uint32_t n) {
-        return n > 32 ? 8 : n > 16 ? 4 : n > 8 ? 2 : 1;
-}
-
 /* Logits and answers of up to WARM_CUDA_WANTED wanted rows. @param n_max of them */
 static void output(struct run *r, uint32_t batch, uint32_t n_max) {
         struct warm_weights *w = r->w;
@@ -228,7 +224,7 @@ static void output(struct run *r, uint32_t batch, uint32_t n_max) {
         if (r->kind->gather) {
                 d_n = &r->d_header->n_wanted[batch];
                 in.d_values = w->d_acts_wanted;
-                in.n8 = tiles8(n_max);
+                in.n8 = warm_cuda_n8(n_max);
                 note(r,
                      warm_cuda_gather(&all, w->d_squares, r->squares_ld, w->dim,
                                       (const uint32_t *) (const void *) (w->d_step + r->at.wanted) +

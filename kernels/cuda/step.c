@@ -5,7 +5,6 @@
  */
 #include <errno.h>
 #include <string.h>
-#include <time.h>
 
 #include "gpu.h"
 #include "kernels/sample.h"
@@ -143,10 +142,6 @@ static int write_wants(struct writer *t, uint32_t *ret_n_wanted) {
         return 0;
 }
 
-static uint32_t tiles8(uint32_t n) {
-        return n > 32 ? 8 : n > 16 ? 4 : n > 8 ? 2 : 1;
-}
-
 static struct warm_cuda_kind kind_of(const struct writer *t, uint32_t n_wanted) {
         uint32_t n = t->step->n_rows, bound = 0;
         struct warm_cuda_kind k = { .greedy = t->greedy, .gather = n_wanted != n && n_wanted > 0 };
@@ -159,7 +154,7 @@ static struct warm_cuda_kind kind_of(const struct writer *t, uint32_t n_wanted) 
                 k.gather = n_wanted > 0; /* the output's product is narrow */
                 return k;
         }
-        k.n8 = tiles8(n);
+        k.n8 = warm_cuda_n8(n);
         k.n_rows_max = k.n8 * 8;
         k.n_unit_rows_max =
                 t->n_unit_rows > 1 ? WARM_CUDA_UNIT_ROWS_NARROW : 1; /* decode, or a prompt's end */
@@ -168,7 +163,7 @@ static struct warm_cuda_kind kind_of(const struct writer *t, uint32_t n_wanted) 
         k.n_slots_max = slot_bounds[bound] < t->w->n_context ? slot_bounds[bound] : t->w->n_context;
         k.n_slots_max = k.n_slots_max < t->n_slots ? t->n_slots : k.n_slots_max;
         if (n_wanted)
-                k.n_wanted_max = k.gather ? tiles8(n_wanted) * 8 : k.n_rows_max;
+                k.n_wanted_max = k.gather ? warm_cuda_n8(n_wanted) * 8 : k.n_rows_max;
         return k;
 }
 
