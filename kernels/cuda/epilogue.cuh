@@ -28,7 +28,24 @@ static __device__ __forceinline__ float warm_activate(enum warm_activation kind,
         return fmaxf(x, 0.0f);
 }
 
-/* 1 / sqrt(mean + epsilon) of the squares of a token; the whole warp calls it, all lanes get it. */
+/* What scales a token whose squares have this sum. */
+static __device__ __forceinline__ float warm_scale_of(float sum, uint32_t dim, float epsilon) {
+        return __fdiv_rn(1.0f, __fsqrt_rn(__fadd_rn(__fdiv_rn(sum, (float) dim), epsilon)));
+}
+
+/* That of a token whose squares the lanes of a warp have n of each; all lanes get it. */
+static __device__ __forceinline__ float warm_row_scale_of(const float *squares, int n, uint32_t dim,
+                                                          float epsilon) {
+        float sum = 0;
+
+        for (int i = 0; i < n; i++)
+                sum = __fadd_rn(sum, squares[i]);
+        for (int o = 16; o; o >>= 1)
+                sum = __fadd_rn(sum, __shfl_xor_sync(~0U, sum, o));
+        return warm_scale_of(sum, dim, epsilon);
+}
+
+/* The same, of squares in memory. */
 static __device__ __forceinline__ float warm_row_scale(const float *d_squares, uint32_t n_tiles,
                                                        uint32_t ld, uint32_t token, uint32_t dim,
                                                        float epsilon) {
@@ -38,7 +55,7 @@ static __device__ __forceinline__ float warm_row_scale(const float *d_squares, u
                 sum = __fadd_rn(sum, __ldcg(&d_squares[(uint64_t) i * ld + token]));
         for (int o = 16; o; o >>= 1)
                 sum = __fadd_rn(sum, __shfl_xor_sync(~0U, sum, o));
-        return __fdiv_rn(1.0f, __fsqrt_rn(__fadd_rn(__fdiv_rn(sum, (float) dim), epsilon)));
+        return warm_scale_of(sum, dim, epsilon);
 }
 
 /* y of the four values. @param bias0, bias1 of rows g, g + 8 @param scale0, scale1 of tokens 2t, 2t + 1, or 1 */
@@ -49,13 +66,6 @@ static __device__ __forceinline__ void warm_finish_with(const struct warm_cuda_p
         c[1] = __fadd_rn(__fmul_rn(__fmul_rn(c[1], p.matrix.scale), scale1), bias0);
         c[2] = __fadd_rn(__fmul_rn(__fmul_rn(c[2], p.matrix.scale), scale0), bias1);
         c[3] = __fadd_rn(__fmul_rn(__fmul_rn(c[3], p.matrix.scale), scale1), bias1);
-}
-
-static __device__ __forceinline__ void warm_finish(const struct warm_cuda_product &p, uint32_t tile,
-                                                   uint32_t g, float scale0, float scale1,
-                                                   float *c) {
-        warm_finish_with(p, p.d_bias ? __ldg(&p.d_bias[tile * 16 + g]) : 0,
-                         p.d_bias ? __ldg(&p.d_bias[tile * 16 + g + 8]) : 0, scale0, scale1, c);
 }
 
 static __device__ __forceinline__ void warm_put_out(const struct warm_cuda_product &p, uint32_t m,
@@ -84,11 +94,22 @@ static __device__ __forceinline__ void warm_get_x(const struct warm_cuda_product
         }
 }
 
+/* The next norm's weights of matrix rows g and g + 8 of the tile; 0 where there is none. */
+static __device__ __forceinline__ void warm_get_norms(const struct warm_cuda_product &p,
+                                                      uint32_t tile, uint32_t g, float *norms) {
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+                uint32_t m = tile * 16 + g + i * 8;
+
+                norms[i] = m < p.matrix.n_rows ? __ldg(&p.d_next_norm[m]) : 0;
+        }
+}
+
 /* x += y, what the next product reads, and sums of 16 squares of the new x. The whole warp calls it. */
 static __device__ __forceinline__ void warm_put_residual(const struct warm_cuda_product &p,
                                                          uint32_t tile, uint32_t g, uint32_t token,
-                                                         uint32_t n, const float *c,
-                                                         const float *x) {
+                                                         uint32_t n, const float *c, const float *x,
+                                                         const float *norms) {
         float s[4];
 
 #pragma unroll
@@ -102,7 +123,7 @@ static __device__ __forceinline__ void warm_put_residual(const struct warm_cuda_
                 v = __fadd_rn(x[i],
                               p.residual_scale == 1 ? c[i] : __fmul_rn(c[i], p.residual_scale));
                 __stcg(&p.d_x[(uint64_t) row * p.matrix.n_rows + m], v);
-                warm_cuda_act_set(p.out, row, m, __fmul_rn(v, __ldg(&p.d_next_norm[m])));
+                warm_cuda_act_set(p.out, row, m, __fmul_rn(v, norms[i / 2]));
                 s[i] = __fmul_rn(v, v);
         }
 #pragma unroll
@@ -140,10 +161,11 @@ static __device__ __forceinline__ void warm_put(const struct warm_cuda_product &
                 for (int i = 0; i < 4; i++)
                         warm_put_out(p, m + i / 2 * 8, token + i % 2, n, c[i]);
         } else if (p.epilogue == WARM_CUDA_RESIDUAL) {
-                float x[4];
+                float x[4], norms[2];
 
                 warm_get_x(p, tile, g, token, n, x);
-                warm_put_residual(p, tile, g, token, n, c, x);
+                warm_get_norms(p, tile, g, norms);
+                warm_put_residual(p, tile, g, token, n, c, x, norms);
         } else if (p.epilogue == WARM_CUDA_GATED) {
                 warm_put_gated(p, tile, g, token, n, c);
         } else {
