@@ -27,6 +27,8 @@
 
 #define WARM_CUDA_WANTED  64U /* rows whose logits are computed together */
 #define WARM_CUDA_BATCHES (WARM_STEP_ROWS_MAX / WARM_CUDA_WANTED)
+#define WARM_CUDA_TABLES_SURE                                                                      \
+        2048U /* bytes of block tables that come over with the rest, a sequence's 16,384 tokens */
 #define WARM_CUDA_GRAPHS                                                                           \
         64U /* kinds of narrow steps that are kept captured; beyond, the oldest goes */
 
@@ -64,6 +66,7 @@ struct warm_cuda_rope {
 struct warm_cuda_kind {
         uint32_t n8; /* 0: wide */
         uint32_t n_rows_max;
+        uint32_t n_units_max;
         uint32_t n_unit_rows_max; /* rows of one sequence that share an attention unit */
         uint32_t n_slots_max;
         uint32_t n_wanted_max; /* 0: nobody wants anything; wide: all batches */
@@ -83,7 +86,10 @@ struct warm_cuda_graph {
         uint64_t expected_ns; /* what it took last */
 };
 
-/* Where things lie in a step's description; offsets in bytes, multiples of 16. */
+/*
+ * Where things lie in a step's description; offsets in bytes, multiples of 16. Narrow steps with the same n8 have the
+ * same places.
+ */
 struct warm_cuda_places {
         uint64_t rows, units, wanted, wants, tables;
 };
@@ -171,7 +177,7 @@ struct warm_weights *warm_cuda_weights_free(struct warm_cuda_backend *b, struct 
 /* scratch.c. Return: 0; -ENOMEM; WARM_BACKEND_E_MEMORY; WARM_BACKEND_E_LOST. */
 int warm_cuda_scratch_init(struct warm_cuda_backend *b, struct warm_weights *w);
 void warm_cuda_scratch_deinit(struct warm_cuda_backend *b, struct warm_weights *w);
-struct warm_cuda_places warm_cuda_places_of(bool wide);
+struct warm_cuda_places warm_cuda_places_of(uint32_t n_rows);
 
 /* step.c: launch a step that was checked. Return: 0; WARM_BACKEND_E_LOST. */
 int warm_cuda_step_submit(struct warm_cuda_backend *b, struct warm_weights *w,

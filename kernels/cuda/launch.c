@@ -81,6 +81,13 @@ static void scale_rows(struct run *r, float epsilon) {
                      "row scales");
 }
 
+/* A graph is for many steps; a wide step is launched for itself. */
+static uint32_t words_sure(const struct run *r) {
+        const struct warm_cuda_header *h = (const void *) r->w->step;
+
+        return r->kind->n8 ? (uint32_t) (r->at.tables + WARM_CUDA_TABLES_SURE) / 16 : h->words;
+}
+
 static void begin(struct run *r) {
         const struct warm_cuda_row *d_rows = (const void *) (r->w->d_step + r->at.rows);
         struct warm_cuda_embed e = {
@@ -99,8 +106,7 @@ static void begin(struct run *r) {
         };
 
         note(r,
-             warm_cuda_stage(r->w->d_step, r->w->mapped_step, (uint32_t) (r->w->step_bytes / 16),
-                             false, r->b->stream),
+             warm_cuda_stage(r->w->d_step, r->w->mapped_step, words_sure(r), false, r->b->stream),
              "the description");
         note(r, warm_cuda_embed_rows(&e, r->b->stream), "embeddings");
         for (uint32_t i = 0; i < r->w->n_ropes; i++)
@@ -135,7 +141,7 @@ static void attend(struct run *r, const struct warm_cuda_layer *l) {
                 .d_counts = r->d_header->counts,
                 .d_units = (const void *) (r->w->d_step + r->at.units),
                 .n_rows_max = r->kind->n_rows_max,
-                .n_units_max = r->kind->n_rows_max,
+                .n_units_max = r->kind->n_units_max,
                 .n_unit_rows_max = r->kind->n_unit_rows_max,
                 .n_slots_max = r->kind->n_slots_max,
                 .d_qkv = r->w->d_qkv,
@@ -276,7 +282,7 @@ int warm_cuda_step_queue(struct warm_cuda_backend *b, struct warm_weights *w,
                 .w = w,
                 .kind = kind,
                 .d_header = (const void *) w->d_step,
-                .at = warm_cuda_places_of(kind->n8 == 0),
+                .at = warm_cuda_places_of(kind->n_rows_max),
                 .squares_ld = kind->n8 ? WARM_CUDA_NARROW : WARM_STEP_ROWS_MAX,
         };
 

@@ -345,6 +345,25 @@ static __device__ __forceinline__ void put_residual(const struct warm_cuda_produ
         }
 }
 
+/* As warm_put_out() without a cap. */
+static __device__ __forceinline__ void put_out(const struct warm_cuda_product &p, const hand &h,
+                                               float *c) {
+        const uint32_t m = h.tile * 16 + h.g;
+        const bool there[2] = { m < p.matrix.n_rows, m + 8 < p.matrix.n_rows };
+        float *to = p.d_out + (uint64_t) h.token * p.ld_out + m;
+
+#pragma unroll
+        for (int j = 0; j < 16; j++) {
+                float *y = &c[j * 4];
+
+                finish(p, h, j, y);
+#pragma unroll
+                for (int i = 0; i < 4; i++)
+                        if (there[i / 2] && h.token + j * 8 + i % 2 < h.n)
+                                to[(j * 8 + i % 2) * p.ld_out + i / 2 * 8] = y[i];
+        }
+}
+
 /* As warm_put_gated(), with silu. */
 static __device__ __forceinline__ void put_gated(const struct warm_cuda_product &p, const hand &h,
                                                  float *c) {
@@ -395,6 +414,8 @@ static __device__ __forceinline__ void put_all(const struct warm_cuda_product &p
         }
         if (TOKENS == 128 && p.epilogue == WARM_CUDA_RESIDUAL) {
                 put_residual(p, h, c);
+        } else if (TOKENS == 128 && p.epilogue == WARM_CUDA_OUT) {
+                put_out(p, h, c);
         } else if (TOKENS == 256 && p.epilogue == WARM_CUDA_GATED &&
                    p.activation == WARM_ACTIVATION_SILU) {
                 put_gated(p, h, c);

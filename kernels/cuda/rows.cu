@@ -4,31 +4,48 @@
 #include "launch.cuh"
 #include "rows.h"
 
-#define THREADS 256U
+#define THREADS       256U
+#define STAGE_THREADS 512U
 
-static __global__ void stage(uint4 *to, const uint4 *from) {
-        uint32_t n;
+/* A word of the host's memory; never from a cache. */
+static __device__ __forceinline__ uint4 host_word(const uint4 *from) {
+        uint4 v;
+
+        asm volatile("ld.volatile.global.v4.u32 {%0,%1,%2,%3}, [%4];"
+                     : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                     : "l"(from));
+        return v;
+}
+
+/*
+ * A read over the bus takes about a microsecond, and reads of one address queue up: so all ask for words before anybody
+ * knows how many there are, and nobody asks for that by itself.
+ */
+static __global__ void stage(uint4 *to, const uint4 *from, uint32_t sure) {
+        uint32_t i = blockIdx.x * blockDim.x + threadIdx.x;
+        __shared__ uint32_t n;
+        uint4 v = {};
 
         warm_let_next_start();
         warm_wait_for_before(); /* the step before still reads what is written here */
-        n = *(const volatile uint32_t *) from;
-        for (uint32_t i = blockIdx.x * blockDim.x + threadIdx.x; i < n;
-             i += gridDim.x * blockDim.x) {
-                uint4 v;
-
-                asm volatile("ld.volatile.global.v4.u32 {%0,%1,%2,%3}, [%4];"
-                             : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-                             : "l"(from + i));
+        if (i < sure) {
+                v = host_word(from + i);
                 __stcg(to + i, v);
         }
+        if (blockIdx.x)
+                return;
+        if (threadIdx.x == 0)
+                n = v.x;
+        __syncthreads();
+        for (i += sure; i < n; i += blockDim.x)
+                __stcg(to + i, host_word(from + i));
 }
 
-int warm_cuda_stage(void *d_to, const void *mapped_from, uint32_t words_max, bool overlap,
+int warm_cuda_stage(void *d_to, const void *mapped_from, uint32_t words_sure, bool overlap,
                     cudaStream_t stream) {
-        uint32_t blocks = (words_max + THREADS - 1) / THREADS;
-
-        return warm_launch(stage, dim3(blocks < 64 ? blocks : 64), dim3(THREADS), 0, stream,
-                           overlap, (uint4 *) d_to, (const uint4 *) mapped_from);
+        return warm_launch(stage, dim3((words_sure + STAGE_THREADS - 1) / STAGE_THREADS),
+                           dim3(STAGE_THREADS), 0, stream, overlap, (uint4 *) d_to,
+                           (const uint4 *) mapped_from, words_sure);
 }
 
 /* One value of a matrix, not rounded to binary16 after its scale. */
@@ -124,25 +141,45 @@ int warm_cuda_turns(const double *d_frequencies, uint32_t n_pairs, float factor,
                            overlap, d_frequencies, n_pairs, factor, d_rows, d_n_rows, d_turns);
 }
 
-/* A warp a row. */
+/*
+ * The sum that warm_row_scale() makes, of 32 rows side by side: warp w has what lanes w, w + 8, w + 16 and w + 24 have
+ * there, so that a warp reads neighbours.
+ */
 static __global__ void row_scales(const float *squares, uint32_t ld, uint32_t dim, float epsilon,
                                   const uint32_t *n_rows, float *to) {
-        uint32_t row = blockIdx.x * 8 + threadIdx.x / 32;
-        float s;
+        uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32, row = blockIdx.x * 32 + lane,
+                 n_tiles = (dim + 15) / 16;
+        __shared__ float sums[8][32];
+        float sum[4] = {};
 
         warm_let_next_start();
         warm_wait_for_before();
-        if (row >= *(const volatile uint32_t *) n_rows)
-                return;
-        s = warm_row_scale(squares, (dim + 15) / 16, ld, row, dim, epsilon);
-        if (threadIdx.x % 32 == 0)
-                __stcg(&to[row], s);
+        if (row < *(const volatile uint32_t *) n_rows)
+                for (uint32_t i = 0; i < n_tiles; i += 32)
+#pragma unroll
+                        for (uint32_t j = 0; j < 4; j++)
+                                if (i + j * 8 + warp < n_tiles)
+                                        sum[j] = __fadd_rn(
+                                                sum[j],
+                                                __ldcg(&squares[(uint64_t) (i + j * 8 + warp) * ld +
+                                                                row]));
+        sums[warp][lane] = __fadd_rn(__fadd_rn(sum[0], sum[2]), __fadd_rn(sum[1], sum[3]));
+        __syncthreads();
+        if (warp == 0 && row < *(const volatile uint32_t *) n_rows) {
+                float four[4];
+
+                for (uint32_t w = 0; w < 4; w++)
+                        four[w] = __fadd_rn(sums[w][lane], sums[w + 4][lane]);
+                __stcg(&to[row], warm_scale_of(__fadd_rn(__fadd_rn(four[0], four[2]),
+                                                         __fadd_rn(four[1], four[3])),
+                                               dim, epsilon));
+        }
 }
 
 int warm_cuda_row_scales(const float *d_squares, uint32_t squares_ld, uint32_t dim, float epsilon,
                          const uint32_t *d_n_rows, uint32_t n_rows_max, float *d_scales,
                          bool overlap, cudaStream_t stream) {
-        return warm_launch(row_scales, dim3((n_rows_max + 7) / 8), dim3(256), 0, stream, overlap,
+        return warm_launch(row_scales, dim3((n_rows_max + 31) / 32), dim3(256), 0, stream, overlap,
                            d_squares, squares_ld, dim, epsilon, d_n_rows, d_scales);
 }
 

@@ -16,12 +16,12 @@ enum {
 };
 
 /*
- * Bring a step's description over: `words` of 16 bytes from pinned host memory that the device can read. The number
+ * Bring a step's description over: words of 16 bytes from pinned host memory that the device can read. The number
  * of words stands in the first 4 bytes of the source. So a captured graph copies what the step at hand needs.
  *
- * @param words_max a bound, for the grid
+ * @param words_sure that are copied whatever that number is, and sooner than any others; at least 1
  */
-WARM_CUDA_API int warm_cuda_stage(void *d_to, const void *mapped_from, uint32_t words_max,
+WARM_CUDA_API int warm_cuda_stage(void *d_to, const void *mapped_from, uint32_t words_sure,
                                   bool overlap, cudaStream_t stream);
 
 struct warm_cuda_embed {

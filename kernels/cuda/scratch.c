@@ -25,8 +25,9 @@ static uint64_t acts_bytes(uint32_t n_cols) {
                ((n_cols + WARM_CUDA_K - 1) / WARM_CUDA_K * WARM_CUDA_K) * 2;
 }
 
-struct warm_cuda_places warm_cuda_places_of(bool wide) {
-        uint64_t rows = wide ? WARM_STEP_ROWS_MAX : WARM_CUDA_NARROW,
+struct warm_cuda_places warm_cuda_places_of(uint32_t n_rows) {
+        uint64_t rows = n_rows <= WARM_CUDA_NARROW ? warm_cuda_n8(n_rows) * 8
+                                                   : (n_rows + 3) / 4 * 4,
                  at = sizeof(struct warm_cuda_header);
         struct warm_cuda_places p;
 
@@ -49,7 +50,9 @@ static uint64_t step_bytes(const struct warm_weights *w) {
         uint64_t allowed = (uint64_t) WARM_CUDA_WANTED * ((w->n_vocab + 63) / 64) * 8;
         uint64_t banned = (uint64_t) WARM_CUDA_WANTED * w->n_vocab * sizeof(int32_t) / 16;
 
-        return (warm_cuda_places_of(true).tables + tables + allowed + banned + 15) / 16 * 16;
+        uint64_t rows = warm_cuda_places_of(WARM_STEP_ROWS_MAX).tables;
+
+        return (rows + WARM_CUDA_TABLES_SURE + tables + allowed + banned + 15) / 16 * 16;
 }
 
 static void cut_all(struct warm_weights *w, struct cut *c) {

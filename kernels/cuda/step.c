@@ -148,6 +148,7 @@ static struct warm_cuda_kind kind_of(const struct writer *t, uint32_t n_wanted) 
 
         if (n > WARM_CUDA_NARROW) {
                 k.n_rows_max = n;
+                k.n_units_max = t->header->counts[WARM_CUDA_N_UNITS];
                 k.n_unit_rows_max = t->n_unit_rows;
                 k.n_slots_max = t->n_slots;
                 k.n_wanted_max = n_wanted;
@@ -155,7 +156,7 @@ static struct warm_cuda_kind kind_of(const struct writer *t, uint32_t n_wanted) 
                 return k;
         }
         k.n8 = warm_cuda_n8(n);
-        k.n_rows_max = k.n8 * 8;
+        k.n_rows_max = k.n_units_max = k.n8 * 8;
         k.n_unit_rows_max =
                 t->n_unit_rows > 1 ? WARM_CUDA_UNIT_ROWS_NARROW : 1; /* decode, or a prompt's end */
         while (slot_bounds[bound] < t->n_slots)
@@ -226,7 +227,7 @@ int warm_cuda_step_submit(struct warm_cuda_backend *b, struct warm_weights *w,
         struct writer t = {
                 .w = w,
                 .step = step,
-                .at = warm_cuda_places_of(step->n_rows > WARM_CUDA_NARROW),
+                .at = warm_cuda_places_of(step->n_rows),
                 .header = (void *) w->step,
                 .greedy = true,
         };
