@@ -25,6 +25,13 @@
 #define THREADS      384U
 #define B_TILE_BYTES 16384U /* 128 rows x 64 columns, as the wide layout of cuda.h has them */
 
+/*
+ * x of a tile, [128 rows of the step][X_LD], which a product adds to: it is there when the sums are. The padding keeps
+ * fragments' reads apart.
+ */
+#define X_LD    132U
+#define X_BYTES (128 * X_LD * (uint32_t) sizeof(float))
+
 /* Activations, then units of weights; activations are aligned for their swizzle. */
 template <int F, int TOKENS> static constexpr __host__ __device__ uint32_t stage_bytes() {
         return (TOKENS * 128 + 8 * warm_unit_bytes(F) + 1023) / 1024 * 1024;
@@ -186,6 +193,36 @@ static __device__ void produce(const struct warm_cuda_product &p, const layout &
         }
 }
 
+/* Whether x comes through shared memory. */
+static __device__ __forceinline__ bool stages_x(const struct warm_cuda_product &p) {
+        return p.epilogue == WARM_CUDA_RESIDUAL && p.matrix.n_rows % 4 == 0;
+}
+
+/* The warp that copies x: a row of the step's part of a tile a lane at a time. */
+static __device__ void produce_x(const struct warm_cuda_product &p, const layout &l, float *x,
+                                 uint64_t *full, uint64_t *empty) {
+        const uint32_t lane = threadIdx.x % 32, dim = p.matrix.n_rows;
+        uint32_t parity = 1;
+
+        for (uint32_t i = blockIdx.x / CLUSTER; i < l.n_all; i += gridDim.x / CLUSTER) {
+                uint32_t m = (i / l.n_tokens * CLUSTER + l.rank) * 128,
+                         token = i % l.n_tokens * 128, n, bytes;
+
+                if (m >= dim)
+                        continue;
+                n = min(128, l.n_rows - token);
+                bytes = min(128, dim - m) * (uint32_t) sizeof(float);
+                barrier_wait(empty, parity);
+                if (lane == 0)
+                        barrier_expect(full, n * bytes);
+                __syncwarp();
+                for (uint32_t row = lane; row < n; row += 32)
+                        copy_bulk(x + row * X_LD, p.d_x + (uint64_t) (token + row) * dim + m, bytes,
+                                  full);
+                parity ^= 1;
+        }
+}
+
 /* Where a multiplying warpgroup is in the ring. */
 struct cursor {
         uint8_t *stages;
@@ -281,9 +318,14 @@ static __device__ __forceinline__ uint16_t *place_of(const struct warm_cuda_acts
                ((k / 8 % 8) ^ (row % 8)) * 8 + k % 8;
 }
 
-/* As warm_put_residual(), for 128 rows of the step. */
+/*
+ * As warm_put_residual(), for 128 rows of the step.
+ *
+ * @param old x of the fragment's values is old[row * ld + 8 * (0 or 1)]
+ */
 static __device__ __forceinline__ void put_residual(const struct warm_cuda_product &p,
-                                                    const hand &h, float *c) {
+                                                    const hand &h, const float *old, uint64_t ld,
+                                                    float *c) {
         const uint32_t m = h.tile * 16 + h.g, dim = p.matrix.n_rows;
         const bool there[2] = { m < dim, m + 8 < dim };
         float *x = p.d_x + (uint64_t) h.token * dim + m,
@@ -295,52 +337,34 @@ static __device__ __forceinline__ void put_residual(const struct warm_cuda_produ
 #pragma unroll
         for (int i = 0; i < 4; i++)
                 to[i] = place_of(p.out, h.token + i % 2, m + i / 2 * 8);
-                /* x of some fragments first: one latency, and registers for it. */
 #pragma unroll
-        for (int part = 0; part < 16; part += 4) {
-                float old[4][4];
+        for (int j = 0; j < 16; j++) {
+                const uint32_t row = h.token + j * 8;
+                float *y = &c[j * 4], s[4];
 
+                finish(p, h, j, y);
 #pragma unroll
-                for (int j = 0; j < 4; j++)
-#pragma unroll
-                        for (int i = 0; i < 4; i++)
-                                old[j][i] =
-                                        there[i / 2] && h.token + (part + j) * 8 + i % 2 < h.n
-                                                ? __ldcg(x +
-                                                         (uint64_t) ((part + j) * 8 + i % 2) * dim +
-                                                         i / 2 * 8)
-                                                : 0;
-#pragma unroll
-                for (int j = 0; j < 4; j++) {
-                        const uint32_t row = h.token + (part + j) * 8;
-                        float *y = &c[(part + j) * 4], s[4];
+                for (int i = 0; i < 4; i++) {
+                        float v;
 
-                        finish(p, h, part + j, y);
-#pragma unroll
-                        for (int i = 0; i < 4; i++) {
-                                float v = __fadd_rn(old[j][i],
-                                                    p.residual_scale == 1
-                                                            ? y[i]
+                        s[i] = 0;
+                        if (!there[i / 2] || row + i % 2 >= h.n)
+                                continue;
+                        v = __fadd_rn(old[(j * 8 + i % 2) * ld + i / 2 * 8],
+                                      p.residual_scale == 1 ? y[i]
                                                             : __fmul_rn(y[i], p.residual_scale));
-
-                                s[i] = 0;
-                                if (!there[i / 2] || row + i % 2 >= h.n)
-                                        continue;
-                                __stcg(x + (uint64_t) ((part + j) * 8 + i % 2) * dim + i / 2 * 8,
-                                       v);
-                                to[i][(part + j) * 512] =
-                                        warm_cuda_act_value(__fmul_rn(v, norms[i / 2]));
-                                s[i] = __fmul_rn(v, v);
-                        }
+                        __stcg(x + (uint64_t) (j * 8 + i % 2) * dim + i / 2 * 8, v);
+                        to[i][j * 512] = warm_cuda_act_value(__fmul_rn(v, norms[i / 2]));
+                        s[i] = __fmul_rn(v, v);
+                }
 #pragma unroll
-                        for (int i = 0; i < 2; i++) {
-                                s[i] = __fadd_rn(s[i], s[i + 2]);
+                for (int i = 0; i < 2; i++) {
+                        s[i] = __fadd_rn(s[i], s[i + 2]);
 #pragma unroll
-                                for (int o = 4; o < 32; o <<= 1)
-                                        s[i] = __fadd_rn(s[i], __shfl_xor_sync(~0U, s[i], o));
-                                if (h.g == 0 && row + i < h.n)
-                                        __stcg(squares + (part + j) * 8 + i, s[i]);
-                        }
+                        for (int o = 4; o < 32; o <<= 1)
+                                s[i] = __fadd_rn(s[i], __shfl_xor_sync(~0U, s[i], o));
+                        if (h.g == 0 && row + i < h.n)
+                                __stcg(squares + j * 8 + i, s[i]);
                 }
         }
 }
@@ -395,7 +419,8 @@ static __device__ __noinline__ void put_others(const struct warm_cuda_product &p
 /* Tiles of 256 rows come with gate and up, others with residuals: each has its fast way for its own. */
 template <int TOKENS>
 static __device__ __forceinline__ void put_all(const struct warm_cuda_product &p, uint32_t tile,
-                                               uint32_t token, uint32_t n, float *c) {
+                                               uint32_t token, uint32_t n, const float *x,
+                                               float *c) {
         hand h = {
                 tile, threadIdx.x % 32 / 4, token + threadIdx.x % 4 * 2, n, 0, 0, { 1, 1, 1, 1 }
         };
@@ -412,8 +437,8 @@ static __device__ __forceinline__ void put_all(const struct warm_cuda_product &p
                         h.scales[i] = row < n ? __ldcg(&p.d_row_scales[row]) : 0;
                 }
         }
-        if (TOKENS == 128 && p.epilogue == WARM_CUDA_RESIDUAL) {
-                put_residual(p, h, c);
+        if (TOKENS == 128 && x) {
+                put_residual(p, h, x + threadIdx.x % 4 * 2 * X_LD + tile % 8 * 16 + h.g, X_LD, c);
         } else if (TOKENS == 128 && p.epilogue == WARM_CUDA_OUT) {
                 put_out(p, h, c);
         } else if (TOKENS == 256 && p.epilogue == WARM_CUDA_GATED &&
@@ -456,14 +481,19 @@ template <int F, int TOKENS>
 static __global__ void __launch_bounds__(THREADS, 1)
         multiply_wide(const __grid_constant__ struct warm_cuda_product p, uint32_t n_stages) {
         extern __shared__ __align__(1024) uint8_t shared[];
-        __shared__ uint64_t full[STAGES_MAX], empty[STAGES_MAX];
+        __shared__ uint64_t full[STAGES_MAX], empty[STAGES_MAX], x_full, x_empty;
         uint32_t group = threadIdx.x / 128, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+        float *x = TOKENS == 128 && stages_x(p)
+                           ? (float *) (shared + n_stages * stage_bytes<F, TOKENS>())
+                           : NULL;
         layout l;
 
         warm_let_next_start();
         warm_wait_for_before();
         l = layout_of<TOKENS>(p);
         if (threadIdx.x == 0) {
+                barrier_init(&x_full, 1);
+                barrier_init(&x_empty, 8);
                 for (uint32_t i = 0; i < n_stages; i++) {
                         barrier_init(&full[i], 1);
                         barrier_init(&empty[i], 8 * CLUSTER);
@@ -476,9 +506,12 @@ static __global__ void __launch_bounds__(THREADS, 1)
                 asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
                 if (threadIdx.x == 0)
                         produce<F, TOKENS>(p, l, shared, full, empty, n_stages);
+                else if (warp == 1 && x)
+                        produce_x(p, l, x, &x_full, &x_empty);
         } else {
                 asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
                 cursor at = { shared, full, empty, n_stages, 0, 0 };
+                uint32_t x_parity = 0;
 
                 for (uint32_t i = blockIdx.x / CLUSTER; i < l.n_all; i += gridDim.x / CLUSTER) {
                         uint32_t row = i / l.n_tokens * CLUSTER + l.rank,
@@ -491,8 +524,16 @@ static __global__ void __launch_bounds__(THREADS, 1)
                                 float sum[64];
 
                                 multiply_segments<F>(p, at, warp - 4, lane, sum);
-                                if (token < n)
-                                        put_all<TOKENS>(p, row_tile, token, n, sum);
+                                if (token < n && x) {
+                                        barrier_wait(&x_full, x_parity);
+                                        put_all<TOKENS>(p, row_tile, token, n, x, sum);
+                                        __syncwarp();
+                                        if (lane == 0)
+                                                barrier_arrive_at(&x_empty, l.rank);
+                                        x_parity ^= 1;
+                                } else if (token < n) {
+                                        put_all<TOKENS>(p, row_tile, token, n, NULL, sum);
+                                }
                         } else {
                                 float c[TOKENS / 128][64];
 
@@ -501,7 +542,7 @@ static __global__ void __launch_bounds__(THREADS, 1)
                                 for (int h = 0; h < TOKENS / 128; h++)
                                         if (token + h * 128 < n)
                                                 put_all<TOKENS>(p, row_tile, token + h * 128, n,
-                                                                c[h]);
+                                                                NULL, c[h]);
                         }
                 }
         }
@@ -519,8 +560,9 @@ static __global__ void multiply_wide(const __grid_constant__ struct warm_cuda_pr
 template <int F, int TOKENS>
 static int launch(const struct warm_cuda_product *p, uint32_t n_sms, cudaStream_t stream) {
         constexpr uint32_t bytes = stage_bytes<F, TOKENS>();
-        constexpr uint32_t n_stages =
-                SHARED_MAX / bytes > STAGES_MAX ? STAGES_MAX : SHARED_MAX / bytes;
+        const bool residual = p->epilogue == WARM_CUDA_RESIDUAL;
+        const uint32_t room = (SHARED_MAX - (residual ? X_BYTES : 0)) / bytes,
+                       n_stages = room > STAGES_MAX ? STAGES_MAX : room;
         static int n_clusters; /* that run at once; asked once */
         uint32_t n_tiles = (p->n_rows_max + TOKENS - 1) / TOKENS *
                            (((p->matrix.n_rows + 127) / 128 + CLUSTER - 1) / CLUSTER);
@@ -536,7 +578,7 @@ static int launch(const struct warm_cuda_product *p, uint32_t n_sms, cudaStream_
         attributes[1].val.programmaticStreamSerializationAllowed = 1;
         config.gridDim = dim3(CLUSTER);
         config.blockDim = dim3(THREADS);
-        config.dynamicSmemBytes = n_stages * bytes;
+        config.dynamicSmemBytes = n_stages * bytes + (residual ? X_BYTES : 0);
         config.stream = stream;
         config.attrs = attributes;
         config.numAttrs = 1;
@@ -544,7 +586,7 @@ static int launch(const struct warm_cuda_product *p, uint32_t n_sms, cudaStream_
                 warm_carve_out(multiply_wide<F, TOKENS>);
                 r = cudaFuncSetAttribute(multiply_wide<F, TOKENS>,
                                          cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                         (int) (n_stages * bytes));
+                                         (int) SHARED_MAX);
                 if (r == cudaSuccess)
                         r = cudaOccupancyMaxActiveClusters(&n_clusters, multiply_wide<F, TOKENS>,
                                                            &config);
