@@ -86,60 +86,62 @@ static __device__ __forceinline__ __half2 warm_h2(uint32_t bits) {
         return *(__half2 *) &bits;
 }
 
-/* Both halves of a pair of scales as pairs: low: of row g, high: of row g + 8. */
-static __device__ __forceinline__ __half2 warm_h2_low(uint32_t bits) {
-        return warm_h2(__byte_perm(bits, 0, 0x1010));
-}
-
-static __device__ __forceinline__ __half2 warm_h2_high(uint32_t bits) {
-        return warm_h2(__byte_perm(bits, 0, 0x3232));
-}
-
 static __device__ __forceinline__ uint32_t warm_part(const uint4 &v, int i) {
         return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w;
 }
 
-/* The integers of a step, exact, as pairs; a[0], a[2]: row g; a[1], a[3]: row g + 8. */
+/* (x & mask) | y in one operation: as a compiler takes two constants, it makes two of it. */
+static __device__ __forceinline__ uint32_t warm_masked_or(uint32_t x, uint32_t mask, uint32_t y) {
+        uint32_t r;
+
+        asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(r) : "r"(x), "r"(mask), "r"(y));
+        return r;
+}
+
+/* x * 2^-n, and beyond. */
+static __device__ __forceinline__ uint32_t warm_shifted(uint32_t x, int n) {
+        return n < 0 ? x << -n : x >> n;
+}
+
+/* What stands for 0. */
+static constexpr __host__ __device__ float warm_unit_zero(int format) {
+        return format == WARM_CUDA_Q4   ? 8
+               : format == WARM_CUDA_Q5 ? 16
+               : format == WARM_CUDA_Q6 ? 32
+                                        : 0;
+}
+
+/* The integers of a step, exact, less what stands for 0, as pairs; a[0], a[2]: row g; a[1], a[3]: row g + 8. */
 template <int F>
 static __device__ __forceinline__ void warm_unit_integers(const warm_unit<F> &u, int step,
                                                           __half2 *a) {
-        const __half2 k1024 = __float2half2_rn(-1024.0f), sixteenth = __float2half2_rn(0.0625f),
-                      k64 = __float2half2_rn(-64.0f);
-        uint32_t w = warm_part(u.q[0], step), w8 = w >> 8;
-        uint32_t b0 = w & 0x000f000f, b2 = w & 0x00f000f0, b1 = w8 & 0x000f000f,
-                 b3 = w8 & 0x00f000f0;
+        const __half2 less1024 = __float2half2_rn(-1024.0f - warm_unit_zero(F)),
+                      less64 = __float2half2_rn(-64.0f - warm_unit_zero(F)),
+                      sixteenth = __float2half2_rn(0.0625f);
+        const uint32_t low = 0x000f000f, high = 0x00f000f0, k = 0x64006400;
+        uint32_t w = warm_part(u.q[0], step);
 
         if (F == WARM_CUDA_Q4 || F == WARM_CUDA_Q4M) {
-                a[0] = __hadd2(warm_h2(b0 | 0x64006400), k1024);
-                a[2] = __hfma2(warm_h2(b2 | 0x64006400), sixteenth, k64);
-                a[1] = __hadd2(warm_h2(b1 | 0x64006400), k1024);
-                a[3] = __hfma2(warm_h2(b3 | 0x64006400), sixteenth, k64);
-                return;
-        }
-        b2 >>= 4;
-        b3 >>= 4;
-        if (F == WARM_CUDA_Q6) {
-                /* A byte a row: bits 0-1 of 2t, 2-3 of 2t+1, 4-5 of 2t+8, 6-7 of 2t+9. */
-                uint32_t h = (step & 2 ? u.high.y : u.high.x) >> (step & 1) * 16;
-                uint32_t g = h & 0xff, g8 = h >> 8 & 0xff;
-
-                b0 |= (g << 4 & 0x30) | (g << 18 & 0x300000);
-                b2 |= (g & 0x30) | (g << 14 & 0x300000);
-                b1 |= (g8 << 4 & 0x30) | (g8 << 18 & 0x300000);
-                b3 |= (g8 & 0x30) | (g8 << 14 & 0x300000);
+                a[0] = __hadd2(warm_h2(warm_masked_or(w, low, k)), less1024);
+                a[2] = __hfma2(warm_h2(warm_masked_or(w, high, k)), sixteenth, less64);
+                a[1] = __hadd2(warm_h2(warm_masked_or(w >> 8, low, k)), less1024);
+                a[3] = __hfma2(warm_h2(warm_masked_or(w >> 8, high, k)), sixteenth, less64);
         } else {
-                /* Four bits a step: of 2t, 2t+1, 2t+8, 2t+9. */
-                uint32_t g = u.high.x >> step * 4, g8 = u.high.x >> (16 + step * 4);
+#pragma unroll
+                for (int i = 0; i < 4; i++) {
+                        uint32_t q = warm_masked_or(w >> (i % 2 * 8 + i / 2 * 4), low, k);
+                        int at = step * 2 + i / 2;
 
-                b0 |= (g << 4 & 0x10) | (g << 19 & 0x100000);
-                b2 |= (g << 2 & 0x10) | (g << 17 & 0x100000);
-                b1 |= (g8 << 4 & 0x10) | (g8 << 19 & 0x100000);
-                b3 |= (g8 << 2 & 0x10) | (g8 << 17 & 0x100000);
+                        if (F == WARM_CUDA_Q6)
+                                q = warm_masked_or(
+                                        warm_shifted(i % 2 ? u.high.y : u.high.x, at * 2 - 4),
+                                        0x00300030, q);
+                        else
+                                q = warm_masked_or(warm_shifted(u.high.x, i % 2 * 8 + at - 4),
+                                                   0x00100010, q);
+                        a[i] = __hadd2(warm_h2(q), less1024);
+                }
         }
-        a[0] = __hadd2(warm_h2(b0 | 0x64006400), k1024);
-        a[1] = __hadd2(warm_h2(b1 | 0x64006400), k1024);
-        a[2] = __hadd2(warm_h2(b2 | 0x64006400), k1024);
-        a[3] = __hadd2(warm_h2(b3 | 0x64006400), k1024);
 }
 
 /* The A fragment of one k16 step. */
@@ -161,8 +163,8 @@ static __device__ __forceinline__ void warm_unit_fragment(const warm_unit<F> &u,
                 const __half2 k = __float2half2_rn(-1152.0f);
                 uint32_t s = step < 2 ? u.scales.x : u.scales.y;
 
-                s0 = warm_h2_low(s);
-                s1 = warm_h2_high(s);
+                s0 = __low2half2(warm_h2(s));
+                s1 = __high2half2(warm_h2(s));
                 a[0] = warm_h2_bits(
                         __hmul2(__hadd2(warm_h2(__byte_perm(lo, 0x64646464, 0x4140)), k), s0));
                 a[1] = warm_h2_bits(
@@ -178,29 +180,27 @@ static __device__ __forceinline__ void warm_unit_fragment(const warm_unit<F> &u,
                 /* x, y: (s g, s g+8), (m g, m g+8) of the first 32; z, w: of the second. */
                 uint32_t s = step < 2 ? u.scales.x : u.scales.z;
                 uint32_t m = step < 2 ? u.scales.y : u.scales.w;
-                __half2 m0 = __hneg2(warm_h2_low(m)), m1 = __hneg2(warm_h2_high(m));
+                __half2 m0 = __hneg2(__low2half2(warm_h2(m))),
+                        m1 = __hneg2(__high2half2(warm_h2(m)));
 
-                s0 = warm_h2_low(s);
-                s1 = warm_h2_high(s);
+                s0 = __low2half2(warm_h2(s));
+                s1 = __high2half2(warm_h2(s));
                 a[0] = warm_h2_bits(__hfma2(q[0], s0, m0));
                 a[1] = warm_h2_bits(__hfma2(q[1], s1, m1));
                 a[2] = warm_h2_bits(__hfma2(q[2], s0, m0));
                 a[3] = warm_h2_bits(__hfma2(q[3], s1, m1));
                 return;
         }
-        const __half2 zero = __float2half2_rn(F == WARM_CUDA_Q4   ? -8.0f
-                                              : F == WARM_CUDA_Q5 ? -16.0f
-                                                                  : -32.0f);
         uint32_t s = F == WARM_CUDA_Q6 ? warm_part(u.scales, step)
                      : step < 2        ? u.scales.x
                                        : u.scales.y;
 
-        s0 = warm_h2_low(s);
-        s1 = warm_h2_high(s);
-        a[0] = warm_h2_bits(__hmul2(__hadd2(q[0], zero), s0));
-        a[1] = warm_h2_bits(__hmul2(__hadd2(q[1], zero), s1));
-        a[2] = warm_h2_bits(__hmul2(__hadd2(q[2], zero), s0));
-        a[3] = warm_h2_bits(__hmul2(__hadd2(q[3], zero), s1));
+        s0 = __low2half2(warm_h2(s));
+        s1 = __high2half2(warm_h2(s));
+        a[0] = warm_h2_bits(__hmul2(q[0], s0));
+        a[1] = warm_h2_bits(__hmul2(q[1], s1));
+        a[2] = warm_h2_bits(__hmul2(q[2], s0));
+        a[3] = warm_h2_bits(__hmul2(q[3], s1));
 }
 
 static __device__ __forceinline__ void warm_mma(float *c, const uint32_t *a, uint32_t b0,

@@ -21,13 +21,17 @@
 /*
  * A ring's shape. A stage is some units with their activations: two at a time, where registers allow, are two
  * independent streams of instructions. Stages: what keeps about 64 KiB of weights in flight on a multiprocessor and
- * lets two blocks, of this kernel and the next, share one.
+ * lets two blocks share one. Where a matrix gives a multiprocessor one block (the smaller models), deep rings have the
+ * same in flight; measured with whole steps on an H200, 2026-11: more is slower, as it delays the kernel before.
  */
-template <int F, int N8> struct ring {
+template <int F, int N8, bool deep> struct ring {
         static constexpr uint32_t unit_bytes = warm_unit_bytes(F);
         static constexpr uint32_t units = N8 <= 2 ? 2 : 1;
         static constexpr uint32_t stage_bytes = units * (unit_bytes + N8 * B_TILE_BYTES);
-        static constexpr uint32_t stages = N8 == 8 ? 2 : F == WARM_CUDA_F16 ? (N8 == 4 ? 3 : 2) : 3;
+        static constexpr uint32_t stages = deep                 ? (N8 == 1 ? 4 : 3)
+                                           : N8 == 8            ? 2
+                                           : F == WARM_CUDA_F16 ? (N8 == 4 ? 3 : 2)
+                                                                : 3;
 };
 
 static __device__ __forceinline__ void copy16(uint32_t to, const void *from) {
@@ -113,7 +117,7 @@ template <int F, int N8, bool wide, int UNITS>
 static __device__ __forceinline__ void multiply_units(const uint8_t *stage, uint32_t lane,
                                                       float (*c)[4]) {
         constexpr uint32_t unit_bytes = warm_unit_bytes(F);
-        const uint8_t *b_stage = stage + ring<F, N8>::units * unit_bytes;
+        const uint8_t *b_stage = stage + ring<F, N8, false>::units * unit_bytes;
         warm_unit<F> u[UNITS];
 
 #pragma unroll
@@ -152,10 +156,10 @@ segment_begin(const struct warm_cuda_matrix &m, uint32_t segment, bool working, 
 }
 
 /* Start copying the weights of the segment's first units; a group a stage. */
-template <int F, int N8>
+template <int F, int N8, bool deep>
 static __device__ __forceinline__ void fetch_weights(const struct warm_cuda_matrix &m,
                                                      uint32_t tile, struct stream &s) {
-        using R = ring<F, N8>;
+        using R = ring<F, N8, deep>;
 
         s.a = m.d_data +
               (((uint64_t) (tile / 8) * m.k_units + s.begin) * 8 + tile % 8) * R::unit_bytes +
@@ -179,10 +183,10 @@ template <int N8, bool wide> static constexpr __host__ __device__ uint32_t b_ste
 }
 
 /* The same for its activations. */
-template <int F, int N8, bool wide>
+template <int F, int N8, bool wide, bool deep>
 static __device__ __forceinline__ void fetch_activations(const struct warm_cuda_acts &in,
                                                          struct stream &s) {
-        using R = ring<F, N8>;
+        using R = ring<F, N8, deep>;
         constexpr uint32_t step = b_step<N8, wide>();
 
         s.b = (const uint8_t *) in.d_values;
@@ -207,10 +211,10 @@ static __device__ __forceinline__ void fetch_activations(const struct warm_cuda_
 }
 
 /* Multiply a segment's units while the next ones come. @param ring_at the warp's ring */
-template <int F, int N8, bool wide>
+template <int F, int N8, bool wide, bool deep>
 static __device__ __forceinline__ void multiply_segment(const uint8_t *ring_at, struct stream &s,
                                                         float (*c)[4]) {
-        using R = ring<F, N8>;
+        using R = ring<F, N8, deep>;
 
         for (uint32_t k = s.begin, at = 0; k < s.end; k += R::units) {
                 uint32_t next = k + R::stages * R::units;
@@ -370,12 +374,12 @@ finish(const struct warm_cuda_product &p, const struct stream &s, uint32_t tile,
  *
  * @param warps of a tile: divides n_segments @param scales_at byte offset
  */
-template <int F, int N8, bool wide>
+template <int F, int N8, bool wide, bool deep>
 static __global__ void __launch_bounds__(WARPS_MAX * 32, N8 <= 2 ? 2 : 1)
         multiply(const __grid_constant__ struct warm_cuda_product p, uint32_t tiles, uint32_t warps,
                  uint32_t scales_at) {
         extern __shared__ __align__(128) uint8_t shared[];
-        using R = ring<F, N8>;
+        using R = ring<F, N8, deep>;
         uint32_t warp = threadIdx.x / 32, n_segments = p.matrix.n_segments, segment = warp % warps;
         uint32_t tile = blockIdx.x * tiles + warp / warps;
         float4 *parts = (float4 *) shared + warp / warps * n_segments * N8 * 32;
@@ -393,7 +397,7 @@ static __global__ void __launch_bounds__(WARPS_MAX * 32, N8 <= 2 ? 2 : 1)
         s.to = (uint32_t) __cvta_generic_to_shared(ring_at) + s.lane * 16;
         /* One group a stage: first weights alone, then activations alone, then both together. */
         segment_begin(p.matrix, segment, working, s);
-        fetch_weights<F, N8>(p.matrix, tile, s);
+        fetch_weights<F, N8, deep>(p.matrix, tile, s);
         hold_constants(p, tile, working, s.lane / 4, h);
         s.n = *(volatile const uint32_t *) p.d_n_rows; /* of the step's description */
         s.first = blockIdx.y * N8 * 8;
@@ -404,16 +408,16 @@ static __global__ void __launch_bounds__(WARPS_MAX * 32, N8 <= 2 ? 2 : 1)
 #pragma unroll
                 for (int j = 0; j < N8; j++)
                         c[j][0] = c[j][1] = c[j][2] = c[j][3] = 0;
-                fetch_activations<F, N8, wide>(p.in, s);
+                fetch_activations<F, N8, wide, deep>(p.in, s);
                 if (segment < warps)
                         hold_inputs<N8, wide>(p, s, tile, segment, working, h);
-                multiply_segment<F, N8, wide>(ring_at, s, c);
+                multiply_segment<F, N8, wide, deep>(ring_at, s, c);
                 if (segment + warps >= n_segments)
                         break;
                 leave<N8>(parts + segment * N8 * 32, s.lane, c);
                 segment += warps;
                 segment_begin(p.matrix, segment, working, s);
-                fetch_weights<F, N8>(p.matrix, tile, s);
+                fetch_weights<F, N8, deep>(p.matrix, tile, s);
         }
         if (!wide && p.d_squares)
                 row_scales<N8>(p, s, h, scales);
@@ -438,34 +442,34 @@ struct cut {
         uint32_t bytes; /* of shared memory, a block */
 };
 
-template <int F, int N8>
+template <int F, int N8, bool deep>
 static struct cut cut_into(uint32_t tiles, uint32_t warps, uint32_t n_segments) {
         struct cut c = { tiles, warps, 0, 0 };
 
         c.scales_at = (n_segments - warps) * N8 * 512 +
-                      tiles * warps * ring<F, N8>::stages * ring<F, N8>::stage_bytes;
+                      tiles * warps * ring<F, N8, deep>::stages * ring<F, N8, deep>::stage_bytes;
         c.bytes = c.scales_at + N8 * 8 * (uint32_t) sizeof(float);
         return c;
 }
 
 /* Without segments: as many tiles a block as give every multiprocessor the same number of blocks. */
-template <int F, int N8>
+template <int F, int N8, bool deep>
 static struct cut cut_tiles(uint32_t n_tiles, uint32_t n_sms, uint32_t limit) {
         uint32_t most = WARPS_MAX;
 
-        while (most > 1 && cut_into<F, N8>(most, 1, 1).bytes > limit)
+        while (most > 1 && cut_into<F, N8, deep>(most, 1, 1).bytes > limit)
                 most--;
         for (uint32_t rounds = 1;; rounds++) {
                 uint32_t tiles = (n_tiles + n_sms * rounds - 1) / (n_sms * rounds);
 
                 if (tiles <= most)
-                        return cut_into<F, N8>(tiles, 1, 1);
+                        return cut_into<F, N8, deep>(tiles, 1, 1);
         }
 }
 
 /* With segments: 8 warps, fewer where multiprocessors would be idle; where they do not fit, first fewer tiles a block,
  * then fewer warps a tile. */
-template <int F, int N8>
+template <int F, int N8, bool deep>
 static struct cut cut_segments(uint32_t n_tiles, uint32_t n_segments, uint32_t n_sms,
                                uint32_t limit) {
         uint32_t tiles = n_segments < 8 ? 8 / n_segments : 1;
@@ -473,39 +477,53 @@ static struct cut cut_segments(uint32_t n_tiles, uint32_t n_segments, uint32_t n
 
         while (tiles > 1 && n_tiles < tiles * n_sms)
                 tiles /= 2;
-        c = cut_into<F, N8>(tiles, n_segments, n_segments);
+        c = cut_into<F, N8, deep>(tiles, n_segments, n_segments);
 
         while (c.bytes > limit && c.tiles * c.warps > 1)
-                c = cut_into<F, N8>(c.tiles > 1 ? c.tiles / 2 : 1,
-                                    c.tiles > 1 ? c.warps : c.warps / 2, n_segments);
+                c = cut_into<F, N8, deep>(c.tiles > 1 ? c.tiles / 2 : 1,
+                                          c.tiles > 1 ? c.warps : c.warps / 2, n_segments);
         return c;
 }
 
-template <int F, int N8, bool wide>
-static int launch(const struct warm_cuda_product *p, uint32_t n_sms, cudaStream_t stream) {
-        using R = ring<F, N8>;
-        uint32_t tiles = (p->matrix.n_rows + 15) / 16, n_segments = p->matrix.n_segments;
-        uint32_t limit = warm_cuda_narrow_limit_get();
-        struct cut c = n_segments == 1 ? cut_tiles<F, N8>(tiles, n_sms, limit)
-                                       : cut_segments<F, N8>(tiles, n_segments, n_sms, limit);
+template <int F, int N8, bool wide, bool deep>
+static int launch_cut(const struct warm_cuda_product *p, struct cut c, cudaStream_t stream) {
+        using R = ring<F, N8, deep>;
+        uint32_t tiles = (p->matrix.n_rows + 15) / 16;
 
         /* The last turn's sums fit in the rings' place; one warp with 8 segments fits the smallest GPU. */
         static_assert(R::stages * R::stage_bytes >= N8 * 512, "a ring is smaller than its sums");
         static_assert(R::stages * R::stage_bytes + 7 * N8 * 512 + N8 * 32 <= WARM_CUDA_SHARED_LEAST,
                       "a warp does not fit");
         if (c.bytes > 48 * 1024) {
-                cudaError_t r = cudaFuncSetAttribute(multiply<F, N8, wide>,
+                cudaError_t r = cudaFuncSetAttribute(multiply<F, N8, wide, deep>,
                                                      cudaFuncAttributeMaxDynamicSharedMemorySize,
                                                      (int) c.bytes);
 
                 if (r)
                         return (int) r;
         }
-        return warm_launch(multiply<F, N8, wide>,
+        return warm_launch(multiply<F, N8, wide, deep>,
                            dim3((tiles + c.tiles - 1) / c.tiles,
                                 wide ? (p->n_rows_max + N8 * 8 - 1) / (N8 * 8) : 1),
                            dim3(c.tiles * c.warps * 32), c.bytes, stream, p->overlap, *p, c.tiles,
                            c.warps, c.scales_at);
+}
+
+template <int F, int N8, bool wide>
+static int launch(const struct warm_cuda_product *p, uint32_t n_sms, cudaStream_t stream) {
+        uint32_t tiles = (p->matrix.n_rows + 15) / 16, n_segments = p->matrix.n_segments;
+        uint32_t limit = warm_cuda_narrow_limit_get();
+        struct cut c = n_segments == 1
+                               ? cut_tiles<F, N8, false>(tiles, n_sms, limit)
+                               : cut_segments<F, N8, false>(tiles, n_segments, n_sms, limit);
+
+        if constexpr (N8 <= 2 && !wide) {
+                struct cut d = cut_into<F, N8, true>(c.tiles, c.warps, n_segments);
+
+                if (tiles <= c.tiles * n_sms && d.bytes <= limit)
+                        return launch_cut<F, N8, wide, true>(p, d, stream);
+        }
+        return launch_cut<F, N8, wide, false>(p, c, stream);
 }
 
 template <int F>

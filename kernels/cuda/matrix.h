@@ -14,12 +14,14 @@
  * Q8     | [2][lane] 16 bytes: two steps of 8: bytes in the same order, + 128 | [g][32-group][row] s    | 1088  | Q8_0
  * Q4     | [lane] 16 bytes: 4 a step, see below                      | [g][32-group][row] s    | 576   | Q4_0
  * Q4M    | the same                                                  | [g][32-group][row] s, m | 640   | Q4_1, Q4_K
- * Q5     | as Q4, then [lane] 4 bytes: fifth bits, 16 of row g, 16 of g + 8 | as Q4            | 704   | Q5_0
+ * Q5     | as Q4, then [lane] 4 bytes: fifth bits, see below         | as Q4                   | 704   | Q5_0
  * Q5M    | the same                                                  | as Q4M                  | 768   | Q5_1, Q5_K
- * Q6     | as Q4, then [lane] 8 bytes: two a step, 5th and 6th bits  | [g][16-group][row] s    | 896   | Q6_K
+ * Q6     | as Q4, then [lane] 8 bytes: fifth and sixth bits          | [g][16-group][row] s    | 896   | Q6_K
  *
  * The 4 bytes of a step's low nibbles: (g 2t | g 2t+8 << 4) (g+8 ..) (g 2t+1 | g 2t+9 << 4) (g+8 ..): so a mask
- * takes out pairs of neighbours, and a byte belongs to one row. "Row" in scales: 0 for g, 1 for g + 8.
+ * takes out pairs of neighbours, and a byte belongs to one row. So do the bits beyond a nibble: the low half of a word
+ * has those of columns 2t and 2t+8, the high half of 2t+1 and 2t+9, by step; of Q5 row g in the first byte of each half,
+ * g + 8 in the second; of Q6 row g in the first word, g + 8 in the second. "Row" in scales: 0 for g, 1 for g + 8.
  *
  * Value: F16: w. Q8: s (q - 128). Q4: s (q - 8), Q5: s (q - 16), Q6: s (q - 32), with an M: s q - m; each rounded
  * once to binary16, s and m binary16 themselves. All are stored times 2^exponent, and the product is scaled back: an

@@ -131,9 +131,19 @@ static __device__ void pack_four(enum warm_cuda_format f, uint8_t *unit, uint32_
         }
         at[r8] = (uint8_t) ((q[0] & 15) | (q[2] & 15) << 4);
         at[r8 + 2] = (uint8_t) ((q[1] & 15) | (q[3] & 15) << 4);
-        if (f == WARM_CUDA_Q6)
-                unit[512 + lane * 8 + step * 2 + r8] =
-                        (uint8_t) (q[0] >> 4 | q[1] >> 4 << 2 | q[2] >> 4 << 4 | q[3] >> 4 << 6);
+}
+
+/* The bits beyond a nibble of a row's four steps, gathered in pack(). */
+static __device__ void pack_high(enum warm_cuda_format f, uint8_t *unit, uint32_t lane, uint32_t r8,
+                                 uint32_t high) {
+        uint8_t *at = unit + 512;
+
+        if (f == WARM_CUDA_Q6) {
+                *(uint32_t *) (at + lane * 8 + r8 * 4) = high;
+        } else if (f == WARM_CUDA_Q5 || f == WARM_CUDA_Q5M) {
+                at[lane * 4 + r8] = (uint8_t) high;
+                at[lane * 4 + 2 + r8] = (uint8_t) (high >> 16);
+        }
 }
 
 static __device__ void pack_scales(const struct pack_job &j, const uint8_t *block,
@@ -177,7 +187,7 @@ static __global__ void pack(struct pack_job j) {
                 return;
         }
         for (uint32_t t = 0; t < 4; t++) {
-                uint32_t fifth = 0;
+                uint32_t high = 0, n = j.format == WARM_CUDA_Q6 ? 2 : 1; /* bits a value */
 
                 for (uint32_t step = 0; step < 4; step++) {
                         uint32_t k = ku * 64 + step * 16 + t * 2, q[4] = { 0, 0, 0, 0 };
@@ -189,12 +199,11 @@ static __global__ void pack(struct pack_job j) {
                                         q[e] = integer_of(j.type,
                                                           raw + at / j.block_values * j.block_bytes,
                                                           at % j.block_values);
-                                fifth |= (q[e] >> 4 & 1) << (step * 4 + e);
+                                high |= (q[e] >> 4) << ((step * 2 + e / 2) * n + e % 2 * 16);
                         }
                         pack_four(j.format, unit, step, g * 4 + t, r8, q);
                 }
-                if (j.format == WARM_CUDA_Q5 || j.format == WARM_CUDA_Q5M)
-                        *(uint16_t *) (unit + 512 + (g * 4 + t) * 4 + r8 * 2) = (uint16_t) fifth;
+                pack_high(j.format, unit, g * 4 + t, r8, high);
         }
         per_group = j.format == WARM_CUDA_Q6 ? 16 : 32;
         for (uint32_t i = 0; i < 64 / per_group; i++) {

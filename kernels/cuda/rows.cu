@@ -70,12 +70,12 @@ static __device__ float element(const struct warm_cuda_matrix &m, uint32_t row, 
         }
         q = unit[lane * 16 + step * 4 + e * 2 + r8] >> high * 4 & 15;
         if (f == WARM_CUDA_Q5 || f == WARM_CUDA_Q5M)
-                q |= (*(const uint16_t *) (unit + 512 + lane * 4 + r8 * 2) >>
-                              (step * 4 + high * 2 + e) &
-                      1)
-                     << 4;
+                q |= (unit[512 + lane * 4 + e * 2 + r8] >> (step * 2 + high) & 1U) << 4;
         if (f == WARM_CUDA_Q6)
-                q |= (unit[512 + lane * 8 + step * 2 + r8] >> (high * 4 + e * 2) & 3) << 4;
+                q |= (*(const uint16_t *) (unit + 512 + lane * 8 + r8 * 4 + e * 2) >>
+                              ((step * 2 + high) * 2) &
+                      3)
+                     << 4;
         if (f == WARM_CUDA_Q4M || f == WARM_CUDA_Q5M) {
                 s = (const __half *) (scales + g * 16 + step / 2 * 8 + r8 * 2);
                 return (__half2float(s[0]) * (float) q - __half2float(s[2])) /

@@ -12,6 +12,8 @@
 /* Bounds of hi that graphs are captured for: attention's grid grows with it. */
 static const uint32_t slot_bounds[] = { 512, 2048, 8192, 32768, 131072, UINT32_MAX };
 
+#define FEW 2U /* rows that graphs with the smallest grids are captured for */
+
 /* A description being written. */
 struct writer {
         struct warm_weights *w;
@@ -156,7 +158,7 @@ static struct warm_cuda_kind kind_of(const struct writer *t, uint32_t n_wanted) 
                 return k;
         }
         k.n8 = warm_cuda_n8(n);
-        k.n_rows_max = k.n_units_max = k.n8 * 8;
+        k.n_rows_max = k.n_units_max = n <= FEW ? FEW : k.n8 * 8;
         k.n_unit_rows_max =
                 t->n_unit_rows > 1 ? WARM_CUDA_UNIT_ROWS_NARROW : 1; /* decode, or a prompt's end */
         while (slot_bounds[bound] < t->n_slots)
@@ -164,14 +166,17 @@ static struct warm_cuda_kind kind_of(const struct writer *t, uint32_t n_wanted) 
         k.n_slots_max = slot_bounds[bound] < t->w->n_context ? slot_bounds[bound] : t->w->n_context;
         k.n_slots_max = k.n_slots_max < t->n_slots ? t->n_slots : k.n_slots_max;
         if (n_wanted)
-                k.n_wanted_max = k.gather ? warm_cuda_n8(n_wanted) * 8 : k.n_rows_max;
+                k.n_wanted_max = !k.gather         ? k.n_rows_max
+                                 : n_wanted <= FEW ? FEW
+                                                   : warm_cuda_n8(n_wanted) * 8;
         return k;
 }
 
 static bool same_kind(const struct warm_cuda_kind *a, const struct warm_cuda_kind *b) {
-        return a->n8 == b->n8 && a->n_unit_rows_max == b->n_unit_rows_max &&
-               a->n_slots_max == b->n_slots_max && a->n_wanted_max == b->n_wanted_max &&
-               a->gather == b->gather && a->greedy == b->greedy;
+        return a->n8 == b->n8 && a->n_rows_max == b->n_rows_max &&
+               a->n_unit_rows_max == b->n_unit_rows_max && a->n_slots_max == b->n_slots_max &&
+               a->n_wanted_max == b->n_wanted_max && a->gather == b->gather &&
+               a->greedy == b->greedy;
 }
 
 /* Capture a step of a kind in the place of the graph that was not used for longest. Return: 0; a cudaError_t. */
