@@ -98,6 +98,10 @@ static struct warm_tensor tensor(struct tiny *t, enum warm_type type, uint64_t n
                 } else if (type == WARM_TYPE_F16) {
                         put_half(&data, f);
                         i++;
+                } else if (type == WARM_TYPE_BF16) {
+                        uint16_t bits = warm_float_to_bf16(f);
+
+                        memcpy(data + 2 * i++, &bits, 2);
                 } else {
                         put_block(t, type, most, &data);
                         i += 32;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What steps of a whole model take on the GPU, without a daemon around them. bench-step [1.5B|7B [F16|Q8_0|Q4_1
+ * What steps of a whole model take on the GPU, without a daemon around them. bench-step [1.5B|7B [BF16|Q8_0|Q4_1
  * [n_layers [only lines with this]]]]: a table, asserting nothing. The models have the shapes of Qwen2.5-Coder and random weights; all their
  * layers are uploaded from one.
  */
@@ -164,7 +164,7 @@ int main(int argc, char **argv) {
         struct tiny *model;
         struct warm_plan plan;
 
-        shape.type = type_named(argc > 2 ? argv[2] : "F16");
+        shape.type = type_named(argc > 2 ? argv[2] : "BF16");
         model = tiny_new(&shape, 3);
         if (!layers || !b)
                 return 1;
