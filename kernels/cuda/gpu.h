@@ -126,6 +126,7 @@ struct warm_weights {
         uint16_t *d_acts_x, *d_acts_attention, *d_acts_ff, *d_acts_wanted;
         uint8_t *d_step;
         void *d_attention, *d_sample;
+        uint32_t *d_counters;
         uint64_t attention_bytes, step_bytes;
 
         /* Pinned host memory, and the same as the device sees it. */

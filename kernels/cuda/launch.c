@@ -49,6 +49,9 @@ static struct warm_cuda_product product(const struct run *r, const struct warm_c
                 .n_tiles = (r->w->dim + 15) / 16,
                 .squares_ld = r->squares_ld,
                 .dim = r->w->dim,
+                .d_parts = r->w->d_attention, /* which has nothing in it then */
+                .parts_bytes = r->w->attention_bytes,
+                .d_counters = r->w->d_counters,
         };
 }
 

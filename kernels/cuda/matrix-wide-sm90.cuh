@@ -18,8 +18,8 @@
 #include "epilogue.cuh"
 #include "format.cuh"
 #include "launch.cuh"
+#include "matrix-share-sm90.cuh"
 
-#define CLUSTER      2U
 #define SHARED_MAX   (226U * 1024)
 #define STAGES_MAX   8U
 #define THREADS      384U
@@ -136,15 +136,6 @@ static __device__ __forceinline__ void wgmma(float *c, const uint32_t *a, uint64
                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));
 }
 
-/* The tiles of a product; a cluster has two, one below the other. */
-struct layout {
-        uint32_t n_rows;   /* of the step */
-        uint32_t n_tokens; /* tiles along the step's rows */
-        uint32_t n_down;   /* tiles along the matrix */
-        uint32_t n_all;    /* pairs of tiles */
-        uint32_t rank;     /* of this block in its cluster */
-};
-
 template <int TOKENS>
 static __device__ __forceinline__ layout layout_of(const struct warm_cuda_product &p) {
         layout l;
@@ -159,16 +150,19 @@ static __device__ __forceinline__ layout layout_of(const struct warm_cuda_produc
 
 /* The copying thread. What lies beyond the matrix is not looked at: its last tile stands in. */
 template <int F, int TOKENS>
-static __device__ void produce(const struct warm_cuda_product &p, const layout &l, uint8_t *stages,
-                               uint64_t *full, uint64_t *empty, uint32_t n_stages) {
+static __device__ void produce(const struct warm_cuda_product &p, const layout &l, const share &s,
+                               uint8_t *stages, uint64_t *full, uint64_t *empty,
+                               uint32_t n_stages) {
         constexpr uint32_t a_bytes = 8 * warm_unit_bytes(F), b_bytes = TOKENS * 128,
                            part = b_bytes / CLUSTER;
         const uint64_t b_tile = (uint64_t) p.matrix.k_units * B_TILE_BYTES;
         const uint32_t at = l.rank * part;
         uint32_t stage = 0, parity = 1;
+        work w;
 
-        for (uint32_t i = blockIdx.x / CLUSTER; i < l.n_all; i += gridDim.x / CLUSTER) {
-                uint32_t row = i / l.n_tokens * CLUSTER + l.rank, token = i % l.n_tokens;
+        for (uint32_t i = 0; work_of(s, i, &w); i++) {
+                uint32_t row = w.pair / l.n_tokens * CLUSTER + l.rank, token = w.pair % l.n_tokens;
+                uint32_t end = w.end * p.matrix.k_units / s.n_segments;
                 const uint8_t *a =
                         p.matrix.d_data + (uint64_t) (row < l.n_down ? row : l.n_down - 1) *
                                                   p.matrix.k_units * a_bytes;
@@ -177,7 +171,7 @@ static __device__ void produce(const struct warm_cuda_product &p, const layout &
                         ((uint64_t) token * (TOKENS / 128) + at / B_TILE_BYTES) * b_tile +
                         at % B_TILE_BYTES;
 
-                for (uint32_t k = 0; k < p.matrix.k_units; k++) {
+                for (uint32_t k = w.begin * p.matrix.k_units / s.n_segments; k < end; k++) {
                         uint8_t *to = stages + stage * stage_bytes<F, TOKENS>();
 
                         barrier_wait(&empty[stage], parity);
@@ -199,16 +193,17 @@ static __device__ __forceinline__ bool stages_x(const struct warm_cuda_product &
 }
 
 /* The warp that copies x: a row of the step's part of a tile a lane at a time. */
-static __device__ void produce_x(const struct warm_cuda_product &p, const layout &l, float *x,
-                                 uint64_t *full, uint64_t *empty) {
+static __device__ void produce_x(const struct warm_cuda_product &p, const layout &l, const share &s,
+                                 float *x, uint64_t *full, uint64_t *empty) {
         const uint32_t lane = threadIdx.x % 32, dim = p.matrix.n_rows;
         uint32_t parity = 1;
+        work w;
 
-        for (uint32_t i = blockIdx.x / CLUSTER; i < l.n_all; i += gridDim.x / CLUSTER) {
-                uint32_t m = (i / l.n_tokens * CLUSTER + l.rank) * 128,
-                         token = i % l.n_tokens * 128, n, bytes;
+        for (uint32_t i = 0; work_of(s, i, &w); i++) {
+                uint32_t m = (w.pair / l.n_tokens * CLUSTER + l.rank) * 128,
+                         token = w.pair % l.n_tokens * 128, n, bytes;
 
-                if (m >= dim)
+                if (m >= dim || w.end < s.n_segments)
                         continue;
                 n = min(128, l.n_rows - token);
                 bytes = min(128, dim - m) * (uint32_t) sizeof(float);
@@ -454,12 +449,12 @@ static __device__ __forceinline__ void put_all(const struct warm_cuda_product &p
         }
 }
 
-/* A tile of a matrix with segments: 128 rows of the step. */
+/* Segments of a tile of 128 rows of the step, added. */
 template <int F>
 static __device__ __forceinline__ void multiply_segments(const struct warm_cuda_product &p,
-                                                         cursor &at, uint32_t warp, uint32_t lane,
-                                                         float *sum) {
-        for (uint32_t i = 0; i < p.matrix.n_segments; i++) {
+                                                         const work &w, cursor &at, uint32_t warp,
+                                                         uint32_t lane, float *sum) {
+        for (uint32_t i = w.begin; i < w.end; i++) {
                 uint32_t begin = i * p.matrix.k_units / p.matrix.n_segments;
                 uint32_t end = (i + 1) * p.matrix.k_units / p.matrix.n_segments;
                 float c[1][64];
@@ -467,13 +462,13 @@ static __device__ __forceinline__ void multiply_segments(const struct warm_cuda_
                 if (begin == end) { /* a short matrix */
 #pragma unroll
                         for (int e = 0; e < 64; e++)
-                                sum[e] = i ? sum[e] : 0;
+                                sum[e] = i > w.begin ? sum[e] : 0;
                         continue;
                 }
                 multiply_units<F, 128>(at, warp, lane, end - begin, c);
 #pragma unroll
                 for (int e = 0; e < 64; e++)
-                        sum[e] = i ? __fadd_rn(sum[e], c[0][e]) : c[0][e];
+                        sum[e] = i > w.begin ? __fadd_rn(sum[e], c[0][e]) : c[0][e];
         }
 }
 
@@ -487,10 +482,12 @@ static __global__ void __launch_bounds__(THREADS, 1)
                            ? (float *) (shared + n_stages * stage_bytes<F, TOKENS>())
                            : NULL;
         layout l;
+        share s;
 
         warm_let_next_start();
         warm_wait_for_before();
         l = layout_of<TOKENS>(p);
+        s = share_of(p, l, TOKENS == 128);
         if (threadIdx.x == 0) {
                 barrier_init(&x_full, 1);
                 barrier_init(&x_empty, 8);
@@ -505,17 +502,18 @@ static __global__ void __launch_bounds__(THREADS, 1)
         if (group == 0) {
                 asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
                 if (threadIdx.x == 0)
-                        produce<F, TOKENS>(p, l, shared, full, empty, n_stages);
+                        produce<F, TOKENS>(p, l, s, shared, full, empty, n_stages);
                 else if (warp == 1 && x)
-                        produce_x(p, l, x, &x_full, &x_empty);
+                        produce_x(p, l, s, x, &x_full, &x_empty);
         } else {
                 asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
                 cursor at = { shared, full, empty, n_stages, 0, 0 };
                 uint32_t x_parity = 0;
+                work w;
 
-                for (uint32_t i = blockIdx.x / CLUSTER; i < l.n_all; i += gridDim.x / CLUSTER) {
-                        uint32_t row = i / l.n_tokens * CLUSTER + l.rank,
-                                 token = i % l.n_tokens * TOKENS;
+                for (uint32_t i = 0; work_of(s, i, &w); i++) {
+                        uint32_t row = w.pair / l.n_tokens * CLUSTER + l.rank,
+                                 token = w.pair % l.n_tokens * TOKENS;
                         uint32_t n = row < l.n_down ? l.n_rows
                                                     : 0; /* beyond the matrix: nothing to hand on */
                         uint32_t row_tile = row * 8 + warp - 4;
@@ -523,7 +521,13 @@ static __global__ void __launch_bounds__(THREADS, 1)
                         if (TOKENS == 128) {
                                 float sum[64];
 
-                                multiply_segments<F>(p, at, warp - 4, lane, sum);
+                                multiply_segments<F>(p, w, at, warp - 4, lane, sum);
+                                if (n > 0 && w.end < s.n_segments)
+                                        leave_part(p, s, l, w, sum);
+                                if (w.end < s.n_segments)
+                                        continue;
+                                if (n > 0 && w.begin > 0)
+                                        take_parts(p, s, l, w, (float4 *) shared, sum);
                                 if (token < n && x) {
                                         barrier_wait(&x_full, x_parity);
                                         put_all<TOKENS>(p, row_tile, token, n, x, sum);
@@ -594,6 +598,8 @@ static int launch(const struct warm_cuda_product *p, uint32_t n_sms, cudaStream_
                         return (int) r;
         }
         n = n_clusters > 0 ? (uint32_t) n_clusters : n_sms / CLUSTER;
+        if (TOKENS == 128 && pairs_left(*p, n_tiles, n))
+                n_tiles *= p->matrix.n_segments;
         config.gridDim = dim3((n_tiles < n ? n_tiles : n) * CLUSTER);
         config.numAttrs = p->overlap ? 2 : 1;
         return (int) cudaLaunchKernelEx(&config, multiply_wide<F, TOKENS>, *p, n_stages);

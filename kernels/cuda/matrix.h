@@ -94,6 +94,8 @@ WARM_CUDA_API int warm_cuda_pack(const struct warm_cuda_matrix *m, enum warm_typ
                                  uint64_t row_bytes, uint32_t first_row, uint32_t n_rows,
                                  uint32_t n_cols, uint32_t *d_overflow, cudaStream_t stream);
 
+#define WARM_CUDA_COUNTERS 256U
+
 /* What becomes of a product y = scale * (sum) [* row scale] + bias. */
 enum warm_cuda_epilogue {
         WARM_CUDA_OUT,      /* d_out[row][m] = y */
@@ -132,6 +134,11 @@ struct warm_cuda_product {
         float *d_squares_out; /* [tiles][squares_ld] */
 
         struct warm_cuda_acts out; /* RESIDUAL, GATED, PLAIN */
+
+        /* wgmma: room for sums of segments that blocks share, or none, and counters that are 0 between products. */
+        void *d_parts; /* 16-byte aligned */
+        uint64_t parts_bytes;
+        uint32_t *d_counters; /* [WARM_CUDA_COUNTERS] */
 };
 
 /* narrow: any GPU. @param n_sms multiprocessors of the device */

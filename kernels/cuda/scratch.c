@@ -78,6 +78,7 @@ static void cut_all(struct warm_weights *w, struct cut *c) {
         }
         w->d_step = take(c, w->step_bytes);
         w->d_attention = take(c, w->attention_bytes);
+        w->d_counters = take(c, WARM_CUDA_COUNTERS * sizeof(*w->d_counters));
         w->d_sample = take(c, warm_cuda_sample_scratch_bytes(WARM_CUDA_WANTED, w->n_vocab));
 }
 

@@ -7,7 +7,8 @@
  * scale where it is subnormal), and n/16 partial sums of at most S lose 2^-23 each: |error| <= S (2^-9 + n 2^-27) + n 2^-19
  * max |w|.
  *
- * --bench prints times of a decode step's and a prefill's products for shapes of real models, by graph replay.
+ * --few: fewer, for a checker. --bench prints times of a decode step's and a prefill's products for shapes of real
+ * models, by graph replay.
  */
 #include <algorithm>
 #include <cmath>
@@ -187,7 +188,21 @@ static struct warm_cuda_acts acts_of(const std::vector<float> &x, uint32_t n, ui
         return a;
 }
 
-enum path { NARROW, WIDE, SM90 };
+enum path { NARROW, WIDE, SM90, SHARED }; /* SHARED: SM90, and blocks add tiles up together */
+
+/* What products that share tiles need. */
+static void give_parts(struct warm_cuda_product &q) {
+        static void *d_parts;
+        static uint32_t *d_counters;
+
+        if (!d_parts) {
+                d_parts = device<uint8_t>(64U << 20);
+                d_counters = device<uint32_t>(WARM_CUDA_COUNTERS);
+        }
+        q.d_parts = d_parts;
+        q.parts_bytes = 64U << 20;
+        q.d_counters = d_counters;
+}
 
 static std::vector<float> product(const problem &p, const std::vector<float> &x, uint32_t n,
                                   enum path path) {
@@ -202,7 +217,9 @@ static std::vector<float> product(const problem &p, const std::vector<float> &x,
         q.n_rows_max = n;
         q.d_out = device<float>((size_t) n * p.rows);
         q.ld_out = p.rows;
-        CHECK(path == SM90   ? warm_cuda_multiply_sm90(&q, n_sms, 0)
+        if (path == SHARED)
+                give_parts(q);
+        CHECK(path >= SM90   ? warm_cuda_multiply_sm90(&q, n_sms, 0)
               : path == WIDE ? warm_cuda_multiply_wide(&q, 0)
                              : warm_cuda_multiply_narrow(&q, n_sms, 0));
         CHECK(cudaDeviceSynchronize());
@@ -213,9 +230,12 @@ static std::vector<float> product(const problem &p, const std::vector<float> &x,
         return y;
 }
 
+static bool few; /* for a checker, which takes its time */
+
 static void test_type(enum warm_type type, uint32_t rows, uint32_t cols, uint32_t segments) {
         problem p = make(type, rows, cols, segments, WARM_CUDA_PLACE_ROWS);
-        const uint32_t most = 300, counts[] = { 1, 2, 8, 9, 16, 17, 33, 64, 65, 128, 129, 300 };
+        const uint32_t most = few ? 129 : 300,
+                       counts[] = { 1, 2, 8, 9, 16, 17, 33, 64, 65, 128, 129, 300 };
         /* sm_86 and sm_89; at 8 segments, of 64 rows of F16, two warps a tile, and one */
         const uint32_t limits[] = { WARM_CUDA_SHARED_LEAST, 72U << 10, 56U << 10 };
         std::vector<float> x((size_t) most * cols), all;
@@ -228,12 +248,16 @@ static void test_type(enum warm_type type, uint32_t rows, uint32_t cols, uint32_
         for (uint32_t n : counts) {
                 std::vector<std::vector<float>> ys;
 
+                if (few && n != 1 && n != 9 && n != 33 && n != 129)
+                        continue;
                 if (n <= 64)
                         ys.push_back(product(p, x, n, NARROW));
                 else
                         ys.push_back(product(p, x, n, WIDE));
-                if (n > 64 && hopper)
+                if (n > 64 && hopper) {
                         ys.push_back(product(p, x, n, SM90));
+                        ys.push_back(product(p, x, n, SHARED));
+                }
                 for (uint32_t bytes : limits) {
                         warm_cuda_narrow_limit(bytes);
                         ys.push_back(product(p, x, n, n <= 64 ? NARROW : WIDE));
@@ -267,6 +291,25 @@ static void test_type(enum warm_type type, uint32_t rows, uint32_t cols, uint32_
         report(same,
                "1 to 300 rows, narrow, wide and wgmma, with less shared memory too: the same bits",
                detail);
+        CHECK(cudaFree((void *) p.m.d_data));
+}
+
+/* More pairs of tiles than clusters, and some left over; three times, as counters are used again. */
+static void test_share(enum warm_type type, uint32_t rows, uint32_t cols, uint32_t segments,
+                       uint32_t n) {
+        problem p = make(type, rows, cols, segments, WARM_CUDA_PLACE_ROWS);
+        std::vector<float> x((size_t) n * cols), whole;
+        char detail[100];
+        bool same = true;
+
+        for (auto &v : x)
+                v = (float) uniform();
+        whole = product(p, x, n, SM90);
+        for (int i = 0; i < 3; i++)
+                same = same && product(p, x, n, SHARED) == whole;
+        snprintf(detail, sizeof(detail), "%s %ux%u, %u segments, %u rows",
+                 warm_type_info(type)->name, rows, cols, segments, n);
+        report(same, "tiles that blocks share: the same bits", detail);
         CHECK(cudaFree((void *) p.m.d_data));
 }
 
@@ -323,6 +366,8 @@ static void chain_run(chain &c) {
                                 : warm_cuda_multiply_wide(&q, 0));
         };
 
+        if (hopper && c.n % 2 == 0)
+                give_parts(q);
         q.matrix = c.gate_up.m;
         q.in = acts_of(c.normed, c.n, DIM);
         q.epilogue = WARM_CUDA_GATED;
@@ -487,6 +532,7 @@ static void step_init(struct step &s, const model &m, enum warm_cuda_format f, u
         s.p.logit_scale = 1;
         s.p.d_squares_out = device<float>((size_t) m.dim / 16 * n);
         s.p.d_next_norm = device<float>(m.dim);
+        give_parts(s.p);
 }
 
 /* One product, if it is asked for. @param normed its input is @param out what it writes as activations */
@@ -584,10 +630,17 @@ int main(int argc, char **argv) {
                                 bench(large, f, n, 28, nullptr);
                 return 0;
         }
+        few = argc > 1 && strcmp(argv[1], "--few") == 0;
         for (int type = 0; type < _WARM_TYPE_N; type++) {
                 test_type((enum warm_type) type, 176, 768, 8);
                 test_type((enum warm_type) type, 304, 256, 1);
         }
+        for (uint32_t n : { 1U, 7U, 16U, 64U, 65U, 200U })
+                test_epilogues(n);
+        if (hopper)
+                test_share(WARM_TYPE_Q8_0, 1536, 1536, 4, 128);
+        if (few)
+                return failures != 0;
         test_type(WARM_TYPE_BF16, 48, 2048, 8);
         test_type(WARM_TYPE_F32, 24, 40, 8);
         test_type(WARM_TYPE_F32, 24, 16, 1);
@@ -596,7 +649,10 @@ int main(int argc, char **argv) {
         test_type(WARM_TYPE_Q5_K, 208, 768, 2);
         /* several tiles a block, fewer with less shared memory */
         test_type(WARM_TYPE_Q8_0, 8000, 128, 1);
-        for (uint32_t n : { 1U, 7U, 16U, 64U, 65U, 200U })
-                test_epilogues(n);
+        if (hopper) {
+                test_share(WARM_TYPE_F16, 3500, 1024, 4, 600);
+                test_share(WARM_TYPE_Q6_K, 3584, 1536, 8, 1100);
+                test_share(WARM_TYPE_Q4_K, 1536, 4096, 8, 2048);
+        }
         return failures != 0;
 }
