@@ -566,7 +566,6 @@ static void check_cuts(const struct world &w, const struct runner &whole,
         uint64_t wide = s.dim_k * 2 + 1024;
 
         for (auto &cut : cuts) {
-                /* wide steps: the last one may be narrow */
                 uint64_t least = std::max(cut.step_max > 64 ? 500 * wide : 0, 64 * narrow);
                 struct runner other(w, cut.small ? least * s.n_heads + 4096 : scratch_for(w));
                 bool same = true;
