@@ -128,6 +128,7 @@ static __device__ __forceinline__ void take_parts(const struct warm_cuda_product
                                                   float *c) {
         uint32_t *counter = counter_of(p, s, l, w.pair), n = 0;
 
+        share_meet(); /* all warps have read what is in the ring */
         keep += threadIdx.x - 128;
 #pragma unroll
         for (int e = 0; e < 16; e++)

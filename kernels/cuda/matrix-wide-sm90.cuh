@@ -112,8 +112,8 @@ template <int N> static __device__ __forceinline__ void wgmma_wait() {
         asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
 }
 
-/* c = a * B (+ c if add). */
-static __device__ __forceinline__ void wgmma(float *c, const uint32_t *a, uint64_t b, int add) {
+/* c = a * B (+ c if add), for so many rows of the step. */
+static __device__ __forceinline__ void wgmma_128(float *c, const uint32_t *a, uint64_t b, int add) {
         asm volatile(
                 "{\n.reg .pred p;\nsetp.ne.b32 p, %69, 0;\n"
                 "wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 {"
@@ -133,6 +133,46 @@ static __device__ __forceinline__ void wgmma(float *c, const uint32_t *a, uint64
                   "+f"(c[48]), "+f"(c[49]), "+f"(c[50]), "+f"(c[51]), "+f"(c[52]), "+f"(c[53]),
                   "+f"(c[54]), "+f"(c[55]), "+f"(c[56]), "+f"(c[57]), "+f"(c[58]), "+f"(c[59]),
                   "+f"(c[60]), "+f"(c[61]), "+f"(c[62]), "+f"(c[63])
+                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));
+}
+
+static __device__ __forceinline__ void wgmma_256(float *c, const uint32_t *a, uint64_t b, int add) {
+        asm volatile(
+                "{\n.reg .pred p;\nsetp.ne.b32 p, %133, 0;\n"
+                "wgmma.mma_async.sync.aligned.m64n256k16.f32.f16.f16 {"
+                "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+                "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+                "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+                "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "
+                "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "
+                "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, "
+                "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, "
+                "%110, %111, "
+                "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, "
+                "%125, %126, %127 "
+                "}, {%128, %129, %130, %131}, %132, p, 1, 1, 0;\n}"
+                : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]), "+f"(c[4]), "+f"(c[5]),
+                  "+f"(c[6]), "+f"(c[7]), "+f"(c[8]), "+f"(c[9]), "+f"(c[10]), "+f"(c[11]),
+                  "+f"(c[12]), "+f"(c[13]), "+f"(c[14]), "+f"(c[15]), "+f"(c[16]), "+f"(c[17]),
+                  "+f"(c[18]), "+f"(c[19]), "+f"(c[20]), "+f"(c[21]), "+f"(c[22]), "+f"(c[23]),
+                  "+f"(c[24]), "+f"(c[25]), "+f"(c[26]), "+f"(c[27]), "+f"(c[28]), "+f"(c[29]),
+                  "+f"(c[30]), "+f"(c[31]), "+f"(c[32]), "+f"(c[33]), "+f"(c[34]), "+f"(c[35]),
+                  "+f"(c[36]), "+f"(c[37]), "+f"(c[38]), "+f"(c[39]), "+f"(c[40]), "+f"(c[41]),
+                  "+f"(c[42]), "+f"(c[43]), "+f"(c[44]), "+f"(c[45]), "+f"(c[46]), "+f"(c[47]),
+                  "+f"(c[48]), "+f"(c[49]), "+f"(c[50]), "+f"(c[51]), "+f"(c[52]), "+f"(c[53]),
+                  "+f"(c[54]), "+f"(c[55]), "+f"(c[56]), "+f"(c[57]), "+f"(c[58]), "+f"(c[59]),
+                  "+f"(c[60]), "+f"(c[61]), "+f"(c[62]), "+f"(c[63]), "+f"(c[64]), "+f"(c[65]),
+                  "+f"(c[66]), "+f"(c[67]), "+f"(c[68]), "+f"(c[69]), "+f"(c[70]), "+f"(c[71]),
+                  "+f"(c[72]), "+f"(c[73]), "+f"(c[74]), "+f"(c[75]), "+f"(c[76]), "+f"(c[77]),
+                  "+f"(c[78]), "+f"(c[79]), "+f"(c[80]), "+f"(c[81]), "+f"(c[82]), "+f"(c[83]),
+                  "+f"(c[84]), "+f"(c[85]), "+f"(c[86]), "+f"(c[87]), "+f"(c[88]), "+f"(c[89]),
+                  "+f"(c[90]), "+f"(c[91]), "+f"(c[92]), "+f"(c[93]), "+f"(c[94]), "+f"(c[95]),
+                  "+f"(c[96]), "+f"(c[97]), "+f"(c[98]), "+f"(c[99]), "+f"(c[100]), "+f"(c[101]),
+                  "+f"(c[102]), "+f"(c[103]), "+f"(c[104]), "+f"(c[105]), "+f"(c[106]),
+                  "+f"(c[107]), "+f"(c[108]), "+f"(c[109]), "+f"(c[110]), "+f"(c[111]),
+                  "+f"(c[112]), "+f"(c[113]), "+f"(c[114]), "+f"(c[115]), "+f"(c[116]),
+                  "+f"(c[117]), "+f"(c[118]), "+f"(c[119]), "+f"(c[120]), "+f"(c[121]),
+                  "+f"(c[122]), "+f"(c[123]), "+f"(c[124]), "+f"(c[125]), "+f"(c[126]), "+f"(c[127])
                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));
 }
 
@@ -229,7 +269,7 @@ struct cursor {
 template <int F, int TOKENS>
 static __device__ __forceinline__ void multiply_stage(const cursor &at, uint32_t warp,
                                                       uint32_t lane, bool add, uint32_t (*a)[4],
-                                                      float (*c)[64]) {
+                                                      float *c) {
         const uint8_t *stage = at.stages + at.stage * stage_bytes<F, TOKENS>();
         uint32_t b = at_shared(stage);
         warm_unit<F> u;
@@ -242,10 +282,10 @@ static __device__ __forceinline__ void multiply_stage(const cursor &at, uint32_t
         wgmma_fence();
 #pragma unroll
         for (int step = 0; step < 4; step++)
-#pragma unroll
-                for (int h = 0; h < TOKENS / 128; h++)
-                        wgmma(c[h], a[step], b_descriptor(b + h * B_TILE_BYTES + step * 32),
-                              add || step);
+                if (TOKENS == 256)
+                        wgmma_256(c, a[step], b_descriptor(b + step * 32), add || step);
+                else
+                        wgmma_128(c, a[step], b_descriptor(b + step * 32), add || step);
         wgmma_commit();
 }
 
@@ -264,7 +304,7 @@ static __device__ __forceinline__ void advance(cursor &at) {
 /* Units [begin, end) into c, from 0. All products have ended on return. */
 template <int F, int TOKENS>
 static __device__ __forceinline__ void multiply_units(cursor &at, uint32_t warp, uint32_t lane,
-                                                      uint32_t n, float (*c)[64]) {
+                                                      uint32_t n, float *c) {
         uint32_t a[2][4][4];
         cursor before = at;
 
@@ -358,7 +398,7 @@ static __device__ __forceinline__ void put_residual(const struct warm_cuda_produ
 #pragma unroll
                         for (int o = 4; o < 32; o <<= 1)
                                 s[i] = __fadd_rn(s[i], __shfl_xor_sync(~0U, s[i], o));
-                        if (h.g == 0 && row + i < h.n)
+                        if (h.g == 0 && there[0] && row + i < h.n)
                                 __stcg(squares + j * 8 + i, s[i]);
                 }
         }
@@ -436,8 +476,7 @@ static __device__ __forceinline__ void put_all(const struct warm_cuda_product &p
                 put_residual(p, h, x + threadIdx.x % 4 * 2 * X_LD + tile % 8 * 16 + h.g, X_LD, c);
         } else if (TOKENS == 128 && p.epilogue == WARM_CUDA_OUT) {
                 put_out(p, h, c);
-        } else if (TOKENS == 256 && p.epilogue == WARM_CUDA_GATED &&
-                   p.activation == WARM_ACTIVATION_SILU) {
+        } else if (p.epilogue == WARM_CUDA_GATED && p.activation == WARM_ACTIVATION_SILU) {
                 put_gated(p, h, c);
         } else {
 #pragma unroll
@@ -457,7 +496,7 @@ static __device__ __forceinline__ void multiply_segments(const struct warm_cuda_
         for (uint32_t i = w.begin; i < w.end; i++) {
                 uint32_t begin = i * p.matrix.k_units / p.matrix.n_segments;
                 uint32_t end = (i + 1) * p.matrix.k_units / p.matrix.n_segments;
-                float c[1][64];
+                float c[64];
 
                 if (begin == end) { /* a short matrix */
 #pragma unroll
@@ -468,7 +507,7 @@ static __device__ __forceinline__ void multiply_segments(const struct warm_cuda_
                 multiply_units<F, 128>(at, warp, lane, end - begin, c);
 #pragma unroll
                 for (int e = 0; e < 64; e++)
-                        sum[e] = i > w.begin ? __fadd_rn(sum[e], c[0][e]) : c[0][e];
+                        sum[e] = i > w.begin ? __fadd_rn(sum[e], c[e]) : c[e];
         }
 }
 
@@ -539,14 +578,14 @@ static __global__ void __launch_bounds__(THREADS, 1)
                                         put_all<TOKENS>(p, row_tile, token, n, NULL, sum);
                                 }
                         } else {
-                                float c[TOKENS / 128][64];
+                                float c[TOKENS / 2];
 
                                 multiply_units<F, TOKENS>(at, warp - 4, lane, p.matrix.k_units, c);
 #pragma unroll
                                 for (int h = 0; h < TOKENS / 128; h++)
                                         if (token + h * 128 < n)
                                                 put_all<TOKENS>(p, row_tile, token + h * 128, n,
-                                                                NULL, c[h]);
+                                                                NULL, c + h * 64);
                         }
                 }
         }
@@ -605,9 +644,21 @@ static int launch(const struct warm_cuda_product *p, uint32_t n_sms, cudaStream_
         return (int) cudaLaunchKernelEx(&config, multiply_wide<F, TOKENS>, *p, n_stages);
 }
 
+/*
+ * Whether tiles of 256 rows of the step are faster than twice as many of 128. A tile of 128 takes 9 / 16 of the time
+ * (H200), but of the last round of tiles there may be less to wait for.
+ */
+static bool is_for_256(const struct warm_cuda_product *p, uint32_t n_sms) {
+        uint32_t n = n_sms / CLUSTER, pairs = ((p->matrix.n_rows + 127) / 128 + 1) / 2;
+        uint32_t rounds_256 = (pairs * ((p->n_rows_max + 255) / 256) + n - 1) / n;
+        uint32_t rounds_128 = (pairs * ((p->n_rows_max + 127) / 128) + n - 1) / n;
+
+        return rounds_256 * 16 <= rounds_128 * 9;
+}
+
 template <int F>
 static int by_shape(const struct warm_cuda_product *p, uint32_t n_sms, cudaStream_t stream) {
-        if (p->matrix.n_segments > 1 || p->epilogue == WARM_CUDA_RESIDUAL || p->n_rows_max <= 128)
+        if (p->matrix.n_segments > 1 || p->epilogue == WARM_CUDA_RESIDUAL || !is_for_256(p, n_sms))
                 return launch<F, 128>(p, n_sms, stream);
         return launch<F, 256>(p, n_sms, stream);
 }
