@@ -325,7 +325,7 @@ static inline const char *warm_backend_fault(struct warm_backend *b) {
 
 /*
  * Measure what the device can do at most, for floors to hold a step's time against; for about half a second all of the
- * device, and some hundred MiB of its memory. No step may be pending.
+ * device, and some hundred MiB of its memory (CUDA: half of what is free, 2 GiB at most). No step may be pending.
  *
  * @param ret_copy_bytes_per_s a copy inside the device's memory, bytes read and bytes written both counted: the
  *        yardstick for what only reads, which may be a little faster

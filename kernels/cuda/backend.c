@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The CUDA backend's table of operations; the work is in load.c, kv.c, step.c and launch.c.
+ * The CUDA backend's table of operations; the work is in load.c, kv.c, step.c, launch.c and measure.c.
  *
  * A step that ends writes its ticket into host memory. Waiting for it costs no core and little time: a timer becomes
  * readable shortly before the step should be done, by what its kind took last, and from then on polls look at the
@@ -252,6 +252,11 @@ static const char *cuda_fault(struct warm_backend *b) {
         return cuda(b)->lost ? cuda(b)->fault : NULL;
 }
 
+static int cuda_measure(struct warm_backend *b, double *ret_copy_bytes_per_s,
+                        double *ret_flop_per_s) {
+        return warm_cuda_measure(cuda(b), ret_copy_bytes_per_s, ret_flop_per_s);
+}
+
 static const struct warm_backend_ops cuda_ops = {
         .free = cuda_free,
         .info = cuda_info,
@@ -268,6 +273,7 @@ static const struct warm_backend_ops cuda_ops = {
         .export_fds = cuda_export,
         .import_fds = cuda_import,
         .fault = cuda_fault,
+        .measure = cuda_measure,
 };
 
 static int start(struct warm_cuda_backend *b) {

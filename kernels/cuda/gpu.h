@@ -187,3 +187,7 @@ int warm_cuda_step_submit(struct warm_cuda_backend *b, struct warm_weights *w,
 /* launch.c: queue the kernels of a step of this kind. Return: 0; a cudaError_t. */
 int warm_cuda_step_queue(struct warm_cuda_backend *b, struct warm_weights *w,
                          const struct warm_cuda_kind *kind, const struct warm_step *step);
+
+/* measure.c. A step may be pending: it ends first. Return: as warm_backend_measure(). */
+int warm_cuda_measure(struct warm_cuda_backend *b, double *ret_copy_bytes_per_s,
+                      double *ret_flop_per_s);

@@ -200,6 +200,51 @@ static void test_batch(const struct tiny_shape *shape) {
         tiny_free(t);
 }
 
+/* Twice, the first time beside a step under way: figures a GPU can have, its memory back, the step's result whole. */
+static void test_measure(const struct tiny_shape *shape) {
+        struct tiny *t = tiny_new(shape, 13);
+        struct warm_sampling sampling = { .top_p = 1 };
+        struct warm_result results[2] = {};
+        struct warm_backend_info info[2];
+        double copy = 0, flop = 0;
+        struct runner r;
+        char detail[100];
+        int e = 0;
+
+        runner_init_on(&r, gpu(), &t->plan, WARM_TYPE_F16, 3);
+        for (int way = 0; way < 2; way++) {
+                struct warm_row row = runner_row(5, 0);
+                struct warm_step s = {
+                        .sequences = &r.sequence, .n_sequences = 1, .rows = &row, .n_rows = 1
+                };
+                uint64_t ticket;
+
+                row.want = WARM_WANT_TOKEN;
+                row.sampling = &sampling;
+                row.result = &results[way];
+                if (way == 1)
+                        submit(&r, &s);
+                else if (warm_step_submit(r.backend, r.weights, &s, &ticket))
+                        exit(1);
+                e = e ? e : warm_backend_measure(r.backend, &copy, &flop);
+                while (way == 0 && warm_step_poll(r.backend, ticket) == WARM_BACKEND_E_PENDING)
+                        ;
+                warm_backend_info(r.backend, &info[way]);
+        }
+        snprintf(detail, sizeof(detail), "%d: copy %.0f GB/s, product %.1f TFLOP/s", e, copy / 1e9,
+                 flop / 1e12);
+        report(e == 0 && copy > 50e9 && copy < 50e12 && flop > 1e12 && flop < 1e16,
+               "the device is measured", detail);
+        snprintf(detail, sizeof(detail), "%.0f MiB free, then %.0f MiB",
+                 (double) info[0].memory_free / 0x1p20, (double) info[1].memory_free / 0x1p20);
+        report(info[1].memory_free + (64ULL << 20) > info[0].memory_free,
+               "what measuring took it gave back", detail);
+        report(memcmp(&results[0], &results[1], sizeof(results[0])) == 0 && results[0].logprob < 0,
+               "a step beside a measurement is whole", shape->name);
+        runner_deinit(&r);
+        tiny_free(t);
+}
+
 static double now_us(void) {
         struct timespec t;
 
@@ -268,5 +313,6 @@ int main(int argc, char **argv) {
         }
         test_batch(&tiny_shapes[0]);
         test_batch(&tiny_shapes[2]);
+        test_measure(&tiny_shapes[0]);
         return failures != 0;
 }
