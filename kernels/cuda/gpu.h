@@ -22,7 +22,7 @@
 #include "rows.h"
 #include "sample.h"
 
-#define WARM_CUDA_NUMERICS  1U /* raise when any result may change */
+#define WARM_CUDA_NUMERICS  2U /* raise when any result may change */
 #define WARM_CUDA_KV_LAYOUT 1U /* raise when the order inside a tile changes */
 
 #define WARM_CUDA_WANTED  64U /* rows whose logits are computed together */

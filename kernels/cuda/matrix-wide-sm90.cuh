@@ -524,8 +524,7 @@ static __global__ void __launch_bounds__(THREADS, 1)
         share s;
 
         warm_let_next_start();
-        warm_wait_for_before();
-        l = layout_of<TOKENS>(p);
+        l = layout_of<TOKENS>(p); /* the number of rows is of the step's description */
         s = share_of(p, l, TOKENS == 128);
         if (threadIdx.x == 0) {
                 barrier_init(&x_full, 1);
@@ -538,6 +537,7 @@ static __global__ void __launch_bounds__(THREADS, 1)
         }
         __syncthreads();
         cluster_meet();
+        warm_wait_for_before();
         if (group == 0) {
                 asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
                 if (threadIdx.x == 0)

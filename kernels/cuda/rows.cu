@@ -155,6 +155,7 @@ static __global__ void row_scales(const float *squares, uint32_t ld, uint32_t di
         warm_let_next_start();
         warm_wait_for_before();
         if (row < *(const volatile uint32_t *) n_rows)
+#pragma unroll 4 /* reads under way together */
                 for (uint32_t i = 0; i < n_tiles; i += 32)
 #pragma unroll
                         for (uint32_t j = 0; j < 4; j++)

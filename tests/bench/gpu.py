@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""gpu.py [--rounds N] [--build DIR] [--device cuda:N] [--folder DIR] [--context N] [SHAPE|MODEL...]: warmd beside llama.cpp on a GPU.
+"""gpu.py [--rounds N] [--build DIR] [--device cuda:N] [--folder DIR] [--context N] [--chunk-ms N] [SHAPE|MODEL...]: warmd beside llama.cpp on a GPU.
 
 One command for the table of docs/PERFORMANCE.md. A SHAPE (coder-1.5b, coder-7b, small) is written with random bf16 weights
 into --folder (kept; by default a temporary one) and, where WARM_PEERS has llama-quantize, as Q8_0 and Q4_K_M too; a MODEL is a
@@ -84,7 +84,7 @@ def together(d, rng, n):
 
 
 def our_round(model, depth, args, ours):
-    with Daemon(args.build, ["--model", model, "--device", args.device, "--kv-memory", args.kv_memory]) as d, d.connect() as c:
+    with Daemon(args.build, ["--model", model, "--device", args.device, "--kv-memory", args.kv_memory, *(["--chunk-ms", args.chunk_ms] if args.chunk_ms else [])]) as d, d.connect() as c:
         ask(c, [300, 301], 1)
         ours["start"].append(time.monotonic() - d.started)
         rng = random.Random(2)
@@ -147,6 +147,7 @@ def main():
     p.add_argument("--device", default="cuda:0")
     p.add_argument("--kv-memory", default="4G")
     p.add_argument("--context", type=int, default=8192)
+    p.add_argument("--chunk-ms", help="what a piece of a prompt may take; by default the daemon's")
     p.add_argument("--folder")
     p.add_argument("models", nargs="*")
     args = p.parse_args()
