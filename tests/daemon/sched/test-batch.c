@@ -134,6 +134,31 @@ static struct warm_request *long_prompt(struct harness *h, uid_t uid, char first
         return r;
 }
 
+/* A step takes 2 ms whatever is in it, as on a GPU: a few rows cost a lot each, and say nothing of many. */
+static void a_few_rows_do_not_make_chunks_small(void **state) {
+        struct warm_request *r;
+        struct harness h;
+
+        (void) state;
+        harness_start(&h, (struct harness_options){ .n_context = 2048, .chunk_ns = 4000000 });
+        atomic_store(&h.fake->step_ns, 2000000);
+        for (uint32_t i = 0; i < 15; i++) {
+                char text[32];
+
+                snprintf(text, sizeof(text), "%c: twenty tokens more", 'a' + i);
+                r = i < 3 ? long_prompt(&h, 1000, (char) i) : harness_complete(&h, text, 0, 1);
+                harness_run(&h, r);
+                warm_request_free(r);
+        }
+        atomic_store(&h.fake->n_prefill_rows_most, 0);
+        r = long_prompt(&h, 1000, 9);
+        harness_run(&h, r);
+        harness_check(&h, r);
+        assert_true(atomic_load(&h.fake->n_prefill_rows_most) >= 800);
+        warm_request_free(r);
+        harness_end(&h);
+}
+
 static void prompts_of_two_uids_take_turns_and_the_newest_goes_first(void **state) {
         struct warm_request *many[3], *one, *first = NULL, *held;
         struct harness h;
@@ -357,6 +382,7 @@ int main(void) {
                 cmocka_unit_test(requests_join_and_leave_at_any_step),
                 cmocka_unit_test(a_newcomer_shares_steps_with_twenty_that_run),
                 cmocka_unit_test(a_long_prompt_does_not_stop_others_from_decoding),
+                cmocka_unit_test(a_few_rows_do_not_make_chunks_small),
                 cmocka_unit_test(prompts_of_two_uids_take_turns_and_the_newest_goes_first),
                 cmocka_unit_test(warming_takes_little_of_a_step_that_somebody_waits_for),
                 cmocka_unit_test(two_models_take_turns),
