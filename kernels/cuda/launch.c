@@ -3,8 +3,8 @@
  * The kernels of a step, in order. Phases of a layer: q, k, v with the norm before | store and attend | o, residual,
  * squares for the norm that follows | gate, up, activation | down, residual, squares.
  *
- * Each kernel may start while the one before it runs (launch.cuh). Attention reads the step's description before it
- * waits: so the first product of a step starts only when the description is there.
+ * Each kernel may start while the one before it runs (launch.cuh). Attention and products read the step's description
+ * before they wait: so the first product of a step starts only when the description is there.
  */
 #include <errno.h>
 
