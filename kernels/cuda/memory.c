@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "device.h"
 #include "kernels/backend.h"
 #include "memory.h"
 
@@ -73,22 +74,6 @@ int warm_cuda_error(int result) {
         }
 }
 
-static int entry_point(const char *name, unsigned int version, void **ret_function) {
-        enum cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
-        cudaError_t e;
-
-#if CUDART_VERSION >= 12050
-        e = cudaGetDriverEntryPointByVersion(name, ret_function, version, cudaEnableDefault,
-                                             &found);
-#else
-        (void) version;
-        e = cudaGetDriverEntryPoint(name, ret_function, cudaEnableDefault, &found);
-#endif
-        if (e != cudaSuccess)
-                return warm_cuda_error((int) e);
-        return found == cudaDriverEntryPointSuccess && *ret_function ? 0 : -EOPNOTSUPP;
-}
-
 static void driver_find(void) {
         const struct {
                 const char *name;
@@ -112,7 +97,8 @@ static void driver_find(void) {
         for (size_t i = 0; i < sizeof(points) / sizeof(*points) && driver.result == 0; i++) {
                 void *function = NULL;
 
-                driver.result = entry_point(points[i].name, points[i].version, &function);
+                if (warm_cuda_driver_function(points[i].name, points[i].version, &function))
+                        driver.result = -EOPNOTSUPP;
                 memcpy(points[i].target, &function, sizeof(function));
         }
 }

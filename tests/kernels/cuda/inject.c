@@ -62,42 +62,16 @@ static void swap(const char *name, void **function) {
         memcpy(function, &ours, sizeof(ours));
 }
 
-#if CUDART_VERSION >= 12050
-cudaError_t __real_cudaGetDriverEntryPointByVersion(const char *name, void **function,
-                                                    unsigned int version, unsigned long long flags,
-                                                    enum cudaDriverEntryPointQueryResult *found);
-cudaError_t __wrap_cudaGetDriverEntryPointByVersion(const char *name, void **function,
-                                                    unsigned int version, unsigned long long flags,
-                                                    enum cudaDriverEntryPointQueryResult *found);
+int __real_warm_cuda_driver_function(const char *name, unsigned version, void **ret_function);
+int __wrap_warm_cuda_driver_function(const char *name, unsigned version, void **ret_function);
 
-cudaError_t __wrap_cudaGetDriverEntryPointByVersion(const char *name, void **function,
-                                                    unsigned int version, unsigned long long flags,
-                                                    enum cudaDriverEntryPointQueryResult *found) {
-        cudaError_t e =
-                __real_cudaGetDriverEntryPointByVersion(name, function, version, flags, found);
+int __wrap_warm_cuda_driver_function(const char *name, unsigned version, void **ret_function) {
+        int r = __real_warm_cuda_driver_function(name, version, ret_function);
 
-        if (e == cudaSuccess)
-                swap(name, function);
-        return e;
+        if (r == 0)
+                swap(name, ret_function);
+        return r;
 }
-#else
-cudaError_t __real_cudaGetDriverEntryPoint(const char *name, void **function,
-                                           unsigned long long flags,
-                                           enum cudaDriverEntryPointQueryResult *found);
-cudaError_t __wrap_cudaGetDriverEntryPoint(const char *name, void **function,
-                                           unsigned long long flags,
-                                           enum cudaDriverEntryPointQueryResult *found);
-
-cudaError_t __wrap_cudaGetDriverEntryPoint(const char *name, void **function,
-                                           unsigned long long flags,
-                                           enum cudaDriverEntryPointQueryResult *found) {
-        cudaError_t e = __real_cudaGetDriverEntryPoint(name, function, flags, found);
-
-        if (e == cudaSuccess)
-                swap(name, function);
-        return e;
-}
-#endif
 
 cudaError_t __real_cudaMalloc(void **at, size_t size);
 cudaError_t __wrap_cudaMalloc(void **at, size_t size);
