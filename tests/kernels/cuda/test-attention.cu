@@ -788,7 +788,7 @@ int main(int argc, char **argv) {
         int n;
 
         if (cudaGetDeviceCount(&n) != cudaSuccess || n == 0)
-                return puts("no GPU here"), 77;
+                return puts("skipped: no GPU"), 77;
         CHECK(cudaGetDeviceProperties(&p, 0));
         printf("# %s, seed %llu\n", p.name, 7ULL);
         dice.seed(7);
