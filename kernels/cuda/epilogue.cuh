@@ -33,16 +33,22 @@ static __device__ __forceinline__ float warm_scale_of(float sum, uint32_t dim, f
         return __fdiv_rn(1.0f, __fsqrt_rn(__fadd_rn(__fdiv_rn(sum, (float) dim), epsilon)));
 }
 
-/* That of a token whose squares the lanes of a warp have n of each; all lanes get it. */
+/* That of a token of whose squares each lane of a warp has a sum; all lanes get it. */
+static __device__ __forceinline__ float warm_scale_of_lanes(float sum, uint32_t dim,
+                                                            float epsilon) {
+        for (int o = 16; o; o >>= 1)
+                sum = __fadd_rn(sum, __shfl_xor_sync(~0U, sum, o));
+        return warm_scale_of(sum, dim, epsilon);
+}
+
+/* The same, of n squares that each lane holds. */
 static __device__ __forceinline__ float warm_row_scale_of(const float *squares, int n, uint32_t dim,
                                                           float epsilon) {
         float sum = 0;
 
         for (int i = 0; i < n; i++)
                 sum = __fadd_rn(sum, squares[i]);
-        for (int o = 16; o; o >>= 1)
-                sum = __fadd_rn(sum, __shfl_xor_sync(~0U, sum, o));
-        return warm_scale_of(sum, dim, epsilon);
+        return warm_scale_of_lanes(sum, dim, epsilon);
 }
 
 /* The same, of squares in memory. */
@@ -53,9 +59,7 @@ static __device__ __forceinline__ float warm_row_scale(const float *d_squares, u
 
         for (uint32_t i = threadIdx.x % 32; i < n_tiles; i += 32)
                 sum = __fadd_rn(sum, __ldcg(&d_squares[(uint64_t) i * ld + token]));
-        for (int o = 16; o; o >>= 1)
-                sum = __fadd_rn(sum, __shfl_xor_sync(~0U, sum, o));
-        return warm_scale_of(sum, dim, epsilon);
+        return warm_scale_of_lanes(sum, dim, epsilon);
 }
 
 /* y of the four values. @param bias0, bias1 of rows g, g + 8 @param scale0, scale1 of tokens 2t, 2t + 1, or 1 */

@@ -453,23 +453,23 @@ static struct cut cut_into(uint32_t tiles, uint32_t warps, uint32_t n_segments) 
 }
 
 /* Without segments: as many tiles a block as give every multiprocessor the same number of blocks. */
-template <int F, int N8, bool deep>
+template <int F, int N8>
 static struct cut cut_tiles(uint32_t n_tiles, uint32_t n_sms, uint32_t limit) {
         uint32_t most = WARPS_MAX;
 
-        while (most > 1 && cut_into<F, N8, deep>(most, 1, 1).bytes > limit)
+        while (most > 1 && cut_into<F, N8, false>(most, 1, 1).bytes > limit)
                 most--;
         for (uint32_t rounds = 1;; rounds++) {
                 uint32_t tiles = (n_tiles + n_sms * rounds - 1) / (n_sms * rounds);
 
                 if (tiles <= most)
-                        return cut_into<F, N8, deep>(tiles, 1, 1);
+                        return cut_into<F, N8, false>(tiles, 1, 1);
         }
 }
 
 /* With segments: 8 warps, fewer where multiprocessors would be idle; where they do not fit, first fewer tiles a block,
  * then fewer warps a tile. */
-template <int F, int N8, bool deep>
+template <int F, int N8>
 static struct cut cut_segments(uint32_t n_tiles, uint32_t n_segments, uint32_t n_sms,
                                uint32_t limit) {
         uint32_t tiles = n_segments < 8 ? 8 / n_segments : 1;
@@ -477,11 +477,11 @@ static struct cut cut_segments(uint32_t n_tiles, uint32_t n_segments, uint32_t n
 
         while (tiles > 1 && n_tiles < tiles * n_sms)
                 tiles /= 2;
-        c = cut_into<F, N8, deep>(tiles, n_segments, n_segments);
+        c = cut_into<F, N8, false>(tiles, n_segments, n_segments);
 
         while (c.bytes > limit && c.tiles * c.warps > 1)
-                c = cut_into<F, N8, deep>(c.tiles > 1 ? c.tiles / 2 : 1,
-                                          c.tiles > 1 ? c.warps : c.warps / 2, n_segments);
+                c = cut_into<F, N8, false>(c.tiles > 1 ? c.tiles / 2 : 1,
+                                           c.tiles > 1 ? c.warps : c.warps / 2, n_segments);
         return c;
 }
 
@@ -513,9 +513,8 @@ template <int F, int N8, bool wide>
 static int launch(const struct warm_cuda_product *p, uint32_t n_sms, cudaStream_t stream) {
         uint32_t tiles = (p->matrix.n_rows + 15) / 16, n_segments = p->matrix.n_segments;
         uint32_t limit = warm_cuda_narrow_limit_get();
-        struct cut c = n_segments == 1
-                               ? cut_tiles<F, N8, false>(tiles, n_sms, limit)
-                               : cut_segments<F, N8, false>(tiles, n_segments, n_sms, limit);
+        struct cut c = n_segments == 1 ? cut_tiles<F, N8>(tiles, n_sms, limit)
+                                       : cut_segments<F, N8>(tiles, n_segments, n_sms, limit);
 
         if constexpr (N8 <= 2 && !wide) {
                 struct cut d = cut_into<F, N8, true>(c.tiles, c.warps, n_segments);

@@ -356,11 +356,10 @@ static __device__ __forceinline__ uint16_t *place_of(const struct warm_cuda_acts
 /*
  * As warm_put_residual(), for 128 rows of the step.
  *
- * @param old x of the fragment's values is old[row * ld + 8 * (0 or 1)]
+ * @param old x of the fragment's values is old[row * X_LD + 8 * (0 or 1)]
  */
 static __device__ __forceinline__ void put_residual(const struct warm_cuda_product &p,
-                                                    const hand &h, const float *old, uint64_t ld,
-                                                    float *c) {
+                                                    const hand &h, const float *old, float *c) {
         const uint32_t m = h.tile * 16 + h.g, dim = p.matrix.n_rows;
         const bool there[2] = { m < dim, m + 8 < dim };
         float *x = p.d_x + (uint64_t) h.token * dim + m,
@@ -385,7 +384,7 @@ static __device__ __forceinline__ void put_residual(const struct warm_cuda_produ
                         s[i] = 0;
                         if (!there[i / 2] || row + i % 2 >= h.n)
                                 continue;
-                        v = __fadd_rn(old[(j * 8 + i % 2) * ld + i / 2 * 8],
+                        v = __fadd_rn(old[(j * 8 + i % 2) * X_LD + i / 2 * 8],
                                       p.residual_scale == 1 ? y[i]
                                                             : __fmul_rn(y[i], p.residual_scale));
                         __stcg(x + (uint64_t) (j * 8 + i % 2) * dim + i / 2 * 8, v);
@@ -473,7 +472,7 @@ static __device__ __forceinline__ void put_all(const struct warm_cuda_product &p
                 }
         }
         if (TOKENS == 128 && x) {
-                put_residual(p, h, x + threadIdx.x % 4 * 2 * X_LD + tile % 8 * 16 + h.g, X_LD, c);
+                put_residual(p, h, x + threadIdx.x % 4 * 2 * X_LD + tile % 8 * 16 + h.g, c);
         } else if (TOKENS == 128 && p.epilogue == WARM_CUDA_OUT) {
                 put_out(p, h, c);
         } else if (p.epilogue == WARM_CUDA_GATED && p.activation == WARM_ACTIVATION_SILU) {
