@@ -11,6 +11,7 @@
 #include <time.h>
 
 #include "../runner.h"
+#include "skip.h"
 
 #define DEPTH     8192U
 #define SEQUENCES 16U
@@ -122,18 +123,12 @@ static void measure(struct bench *b, const char *what, uint32_t n_sequences, uin
 }
 
 static void start(struct bench *b, const struct warm_plan *plan) {
-        struct warm_backend_config config = { .device = -1 };
         struct warm_kv_config kv = { .type = WARM_TYPE_F16,
                                      .n_blocks_max = { SEQUENCES * BLOCKS } };
         struct warm_kv_info info;
-        char *why = NULL;
-        int r = warm_cuda_backend_new(&config, &b->backend, &why);
+        int r;
 
-        if (r) {
-                printf("skipped: %s\n", why ? why : strerror(-r));
-                free(why);
-                exit(77);
-        }
+        b->backend = gpu_or_skip();
         r = warm_backend_load(b->backend, plan, &b->weights, NULL);
         r = r ? r : warm_kv_init(b->backend, b->weights, &kv, &info);
         for (uint32_t c = 0; r == 0 && c * info.blocks_per_chunk[0] < SEQUENCES * BLOCKS; c++)

@@ -17,6 +17,7 @@
 
 #include "../runner.h"
 #include "confine.h"
+#include "skip.h"
 
 #define TOKENS 200U
 
@@ -26,20 +27,6 @@ static void report(bool ok, const char *what, const char *detail) {
         printf("%s - %s: %s\n", ok ? "ok" : "not ok", what, detail);
         fflush(stdout);
         failures += !ok;
-}
-
-static struct warm_backend *gpu(void) {
-        struct warm_backend_config config = { .device = -1 };
-        struct warm_backend *b = NULL;
-        char *why = NULL;
-        int r = warm_cuda_backend_new(&config, &b, &why);
-
-        if (r) {
-                printf("skipped: %s\n", why ? why : strerror(-r));
-                free(why);
-                exit(77);
-        }
-        return b;
 }
 
 static void submit(struct runner *r, const struct warm_step *step) {
@@ -98,7 +85,7 @@ static void test_shape(const struct tiny_shape *shape, enum warm_type kv_type) {
         runner_step(&cpu, tokens, 0, n, logits[0]);
         runner_deinit(&cpu);
         for (int way = 1; way < 5; way++) {
-                runner_init_on(&cuda, gpu(), &t->plan, kv_type, (uint64_t) way);
+                runner_init_on(&cuda, gpu_or_skip(), &t->plan, kv_type, (uint64_t) way);
                 for (uint32_t at = 0, end; at < n; at = end) {
                         end = way == 1   ? n
                               : way == 2 ? at + 1
@@ -157,7 +144,7 @@ static void test_batch(const struct tiny_shape *shape) {
         for (int way = 0; way < 2; way++) {
                 struct warm_result(*to)[DECODE] = way ? together : alone;
 
-                runner_init_on(&r, gpu(), &t->plan, WARM_TYPE_F16, 3);
+                runner_init_on(&r, gpu_or_skip(), &t->plan, WARM_TYPE_F16, 3);
                 for (uint32_t i = 0; i < N; i++) {
                         sequences[i] = r.sequence;
                         for (uint32_t g = 0; g < t->plan.n_groups; g++)
@@ -213,7 +200,7 @@ static void test_measure(const struct tiny_shape *shape) {
         char detail[100];
         int e = 0;
 
-        runner_init_on(&r, gpu(), &t->plan, WARM_TYPE_F16, 3);
+        runner_init_on(&r, gpu_or_skip(), &t->plan, WARM_TYPE_F16, 3);
         for (int way = 0; way < 2; way++) {
                 struct warm_row row = runner_row(5, 0);
                 struct warm_step s = {
@@ -265,7 +252,7 @@ int main(int argc, char **argv) {
 
         if (confined)
                 confine();
-        warm_backend_free(gpu());
+        warm_backend_free(gpu_or_skip());
         for (const struct tiny_shape *s = tiny_shapes; s->name; s++) {
                 test_shape(s, WARM_TYPE_F16);
                 if (s == tiny_shapes)

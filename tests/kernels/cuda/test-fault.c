@@ -19,6 +19,7 @@
 
 #include "../runner.h"
 #include "inject.h"
+#include "skip.h"
 
 #define NARROW     3U /* rows of a step */
 #define WIDE       200U
@@ -105,27 +106,13 @@ static bool runs_as(const struct warm_result *expected, struct runner *r, uint32
                !warm_backend_fault(r->backend);
 }
 
-static struct warm_backend *gpu(void) {
-        struct warm_backend_config config = { .device = -1 };
-        struct warm_backend *b = NULL;
-        char *why = NULL;
-        int r = warm_cuda_backend_new(&config, &b, &why);
-
-        if (r) {
-                printf("skipped: %s\n", why ? why : strerror(-r));
-                fflush(stdout);
-                _exit(77);
-        }
-        return b;
-}
-
 /* A backend that has computed such a step: kernels are loaded, the graph is captured. */
 static void setup(struct runner *r, struct tiny **ret_tiny, uint32_t n_rows,
                   struct warm_result *ret_expected) {
         static struct prompt p;
 
         *ret_tiny = tiny_new(&tiny_shapes[0], 21);
-        runner_init_on(r, gpu(), &(*ret_tiny)->plan, WARM_TYPE_F16, 0);
+        runner_init_on(r, gpu_or_skip(), &(*ret_tiny)->plan, WARM_TYPE_F16, 0);
         CHECK(run(&p, r, n_rows) == 0);
         CHECK(p.result.token >= 0 && p.result.n_top == 3);
         *ret_expected = p.result;
@@ -311,7 +298,7 @@ static void be_short_of_memory(enum inject_kind kind, uint32_t n_rows) {
         uint32_t chunk;
 
         (void) kind;
-        warm_backend_free(gpu()); /* or there is none */
+        warm_backend_free(gpu_or_skip()); /* or there is none */
         b = start_short_of_memory();
         if (!b)
                 return;
