@@ -137,8 +137,10 @@ void warm_cuda_blocks_deinit(struct warm_cuda_blocks *b) {
         for (uint32_t i = 0; i < WARM_CUDA_TRANSFERS_MAX; i++)
                 if (b->done[i])
                         (void) cudaEventDestroy(b->done[i]);
-        (void) cudaFree(b->d_sums);
-        (void) cudaFreeHost(b->sums);
+        if (b->d_sums) /* or one that never was would make a context */
+                (void) cudaFree(b->d_sums);
+        if (b->sums)
+                (void) cudaFreeHost(b->sums);
         *b = (struct warm_cuda_blocks){};
 }
 

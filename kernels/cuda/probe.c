@@ -4,39 +4,39 @@
 #include <cuda_runtime_api.h>
 #include <dlfcn.h>
 #include <errno.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "device.h"
 
-/* The runtime's own function for it changed twice. */
-static cudaError_t find(const char *name, unsigned version, void **ret_function) {
-#if CUDART_VERSION >= 12000
-        enum cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
-        cudaError_t r;
+/* Of the driver's library: its version, and the function that finds the others (11.3 and later). */
+static pthread_once_t library_once = PTHREAD_ONCE_INIT;
+static CUresult (*library_version)(int *ret_version);
+static CUresult (*library_find)(const char *name, void **ret_function, int version,
+                                cuuint64_t flags);
 
-#if CUDART_VERSION >= 12050
-        r = cudaGetDriverEntryPointByVersion(name, ret_function, version, cudaEnableDefault,
-                                             &found);
-#else
-        (void) version; /* as of the toolkit that compiled this */
-        r = cudaGetDriverEntryPoint(name, ret_function, cudaEnableDefault, &found);
-#endif
-        return r == cudaSuccess && found != cudaDriverEntryPointSuccess ? cudaErrorSymbolNotFound
-                                                                        : r;
-#else
-        (void) version;
-        return cudaGetDriverEntryPoint(name, ret_function, cudaEnableDefault);
-#endif
+static void library_open(void) {
+        void *library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL); /* for good */
+        void *function;
+
+        if (!library)
+                return;
+        function = dlsym(library, "cuDriverGetVersion");
+        memcpy(&library_version, &function, sizeof(function));
+        function = dlsym(library, "cuGetProcAddress");
+        memcpy(&library_find, &function, sizeof(function));
 }
 
+/* Not by the runtime's function for it, which makes a context. */
 int warm_cuda_driver_function(const char *name, unsigned version, void **ret_function) {
         void *function = NULL;
-        cudaError_t r = find(name, version, &function);
 
-        (void) cudaGetLastError(); /* the caller was told: later calls are not to blame */
-        if (r != cudaSuccess || !function)
+        if (pthread_once(&library_once, library_open) || !library_find ||
+            library_find(name, &function, (int) version, CU_GET_PROC_ADDRESS_DEFAULT) !=
+                    CUDA_SUCCESS ||
+            !function)
                 return -ENOSYS;
         *ret_function = function;
         return 0;
@@ -194,10 +194,10 @@ void warm_cuda_survey_take(struct warm_cuda_survey *ret_survey) {
         int n = 0;
 
         *s = (struct warm_cuda_survey){ .visible = getenv("CUDA_VISIBLE_DEVICES") };
-        (void) cudaRuntimeGetVersion(&s->runtime_version);
-        if (cudaDriverGetVersion(&s->driver_version) != cudaSuccess)
+        s->runtime_version = CUDART_VERSION;
+        if (pthread_once(&library_once, library_open) || !library_version ||
+            library_version(&s->driver_version) != CUDA_SUCCESS)
                 s->driver_version = 0;
-        (void) cudaGetLastError();
         if (s->driver_version == 0)
                 return;
         if (find_driver(&driver) < 0) {
