@@ -60,11 +60,18 @@ static void put_half(uint8_t **to, float f) {
         *to += 2;
 }
 
-/* One block of 32 random values about as large as most. */
-static void put_block(struct tiny *t, enum warm_type type, float most, uint8_t **to) {
+/* One block of random values about as large as most. Return: how many. */
+static uint32_t put_block(struct tiny *t, enum warm_type type, float most, uint8_t **to) {
         uint32_t n = type == WARM_TYPE_Q8_0 ? 32 : 16;
 
         switch (type) {
+        case WARM_TYPE_Q6_K:
+                for (uint32_t i = 0; i < 192; i++) /* low nibbles, high bits */
+                        *(*to)++ = (uint8_t) tiny_random_bits(&t->state);
+                for (uint32_t i = 0; i < 16; i++) /* scales */
+                        *(*to)++ = (uint8_t) (48 + tiny_random_bits(&t->state) % 32);
+                put_half(to, most / (32 * 64));
+                return 256;
         case WARM_TYPE_Q8_0:
                 put_half(to, most * (1 + tiny_random(&t->state) / 4) / 127);
                 break;
@@ -78,6 +85,7 @@ static void put_block(struct tiny *t, enum warm_type type, float most, uint8_t *
         }
         for (uint32_t i = 0; i < n; i++)
                 *(*to)++ = (uint8_t) tiny_random_bits(&t->state);
+        return 32;
 }
 
 static struct warm_tensor tensor(struct tiny *t, enum warm_type type, uint64_t n_rows,
@@ -103,8 +111,7 @@ static struct warm_tensor tensor(struct tiny *t, enum warm_type type, uint64_t n
 
                         memcpy(data + 2 * i++, &bits, 2);
                 } else {
-                        put_block(t, type, most, &data);
-                        i += 32;
+                        i += put_block(t, type, most, &data);
                 }
         }
         return w;

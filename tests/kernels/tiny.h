@@ -10,7 +10,7 @@ struct tiny_shape {
         const char *name;
         uint32_t dim, n_vocab, n_context, n_layers;
         uint32_t n_heads, n_kv_heads, head_dim_k, head_dim_v, n_ff;
-        enum warm_type type; /* of matrices: F32, F16, BF16, Q8_0, Q4_0, Q4_1 */
+        enum warm_type type; /* of matrices: F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q6_K */
         enum warm_rope rope;
         uint32_t rope_dims; /* 0: the whole head */
         enum warm_rope_scaling scaling;

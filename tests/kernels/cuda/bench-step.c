@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What steps of a whole model take on the GPU, without a daemon around them. bench-step [1.5B|7B [BF16|Q8_0|Q4_1
- * [n_layers [only lines with this]]]]: a table, asserting nothing. The models have the shapes of Qwen2.5-Coder and random weights; all their
- * layers are uploaded from one.
+ * What steps of a whole model take on the GPU, without a daemon around them. bench-step [1.5B|7B [BF16|Q8_0|Q4_1|Q4_K_M
+ * [n_layers [only lines with this]]]]: a table, asserting nothing. The models have the shapes of Qwen2.5-Coder and
+ * random weights; all their layers are uploaded from one. Q4_K_M: Q4_1, which the GPU holds as it holds Q4_K, with
+ * Q6_K where llama-quantize puts it.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -151,28 +152,48 @@ static enum warm_type type_named(const char *name) {
         exit(2);
 }
 
+/* Where Q4_K_M has v and down in Q6_K: an eighth at either end, every third between. */
+static bool more_bits(uint32_t layer, uint32_t n) {
+        return layer < n / 8 || layer >= 7 * n / 8 || (layer - n / 8) % 3 == 2;
+}
+
 int main(int argc, char **argv) {
         struct tiny_shape shape = shapes[argc > 1 && strcmp(argv[1], "7B") == 0];
         uint32_t n_layers = argc > 3 ? (uint32_t) atoi(argv[3]) : 28;
         struct warm_plan_layer *layers = calloc(n_layers, sizeof(*layers));
         struct bench *b = calloc(1, sizeof(*b));
-        struct tiny *model;
+        const char *type = argc > 2 ? argv[2] : "BF16";
+        bool mixed = strcmp(type, "Q4_K_M") == 0;
+        struct tiny *model, *more = NULL;
         struct warm_plan plan;
 
-        shape.type = type_named(argc > 2 ? argv[2] : "BF16");
+        if (mixed) {
+                shape.type = WARM_TYPE_Q6_K;
+                more = tiny_new(&shape, 4);
+        }
+        shape.type = type_named(mixed ? "Q4_1" : type);
         model = tiny_new(&shape, 3);
         if (!layers || !b)
                 return 1;
         for (uint32_t i = 0; i < n_layers; i++)
                 layers[i] = model->plan.layers[0];
         plan = model->plan;
+        if (mixed) {
+                plan.output = more->plan.output;
+                if (!shape.untied)
+                        plan.embedding = more->plan.embedding;
+        }
+        for (uint32_t i = 0; mixed && i < n_layers; i++)
+                if (more_bits(i, n_layers)) {
+                        layers[i].v = more->plan.layers[0].v;
+                        layers[i].down = more->plan.layers[0].down;
+                }
         plan.layers = layers;
         plan.n_layers = n_layers;
         b->only = argc > 4 ? argv[4] : "";
         start(b, &plan);
-        printf("%s %s, %u layers\n%-32s %9s %9s %9s %9s %12s\n", shape.name,
-               warm_type_info(shape.type)->name, n_layers, "a step, us", "least", "median", "most",
-               "submit", "tokens/s");
+        printf("%s %s, %u layers\n%-32s %9s %9s %9s %9s %12s\n", shape.name, type, n_layers,
+               "a step, us", "least", "median", "most", "submit", "tokens/s");
         measure(b, "1 token", 1, 40, 1);
         measure(b, "1 token at 2,048", 1, 2048, 1);
         measure(b, "1 token at 8,192", 1, DEPTH, 1);
@@ -189,5 +210,7 @@ int main(int argc, char **argv) {
         free(b);
         free(layers);
         tiny_free(model);
+        if (more)
+                tiny_free(more);
         return 0;
 }
