@@ -3,7 +3,7 @@
  * Units of weights on their way into A fragments of binary16: matrix.h says how they lie.
  *
  * Integers become binary16 by bit patterns: 0x6400 | q is 1024 + q for q < 1024, and (0x6400 | q << 4) is 1024 + 16 q
- * for q < 16; a subtraction (or a product with 1/16 and a subtraction) then gives q, exactly.
+ * for q < 64; a subtraction (or a product with 1/16 and a subtraction) then gives q, exactly.
  */
 #pragma once
 
@@ -98,9 +98,26 @@ static __device__ __forceinline__ uint32_t warm_masked_or(uint32_t x, uint32_t m
         return r;
 }
 
-/* x * 2^-n, and beyond. */
-static __device__ __forceinline__ uint32_t warm_shifted(uint32_t x, int n) {
-        return n < 0 ? x << -n : x >> n;
+/*
+ * Where the bits beyond a nibble lie: of Q5 in the row's byte, of Q6 in the row's 16 bits. Those that meet a high
+ * nibble lie 4 higher, as it does, so that one shift puts both right.
+ *
+ * @param second of columns 2t+8 and 2t+9
+ */
+static constexpr __host__ __device__ uint32_t warm_unit_high_at(int format, uint32_t step,
+                                                                uint32_t second) {
+        return (format == WARM_CUDA_Q6 ? step % 2 * 2 + step / 2 * 8 : step) + 4 * second;
+}
+
+/* A step's bits beyond a nibble of row g or, if `lower`, g + 8: in bits 4 and up, and 8 and up, of each half. */
+template <int F>
+static __device__ __forceinline__ uint32_t warm_unit_high(const warm_unit<F> &u, int step,
+                                                          bool lower) {
+        int at = (int) warm_unit_high_at(F, (uint32_t) step, 0) - 4 +
+                 (F != WARM_CUDA_Q6 && lower ? 8 : 0);
+        uint32_t x = F == WARM_CUDA_Q6 && lower ? u.high.y : u.high.x;
+
+        return at < 0 ? x << -at : x >> at;
 }
 
 /* What stands for 0. */
@@ -119,28 +136,21 @@ static __device__ __forceinline__ void warm_unit_integers(const warm_unit<F> &u,
                       less64 = __float2half2_rn(-64.0f - warm_unit_zero(F)),
                       sixteenth = __float2half2_rn(0.0625f);
         const uint32_t low = 0x000f000f, high = 0x00f000f0, k = 0x64006400;
-        uint32_t w = warm_part(u.q[0], step);
+        const uint32_t beyond = F == WARM_CUDA_Q6 ? 0x00300030 : 0x00100010;
 
-        if (F == WARM_CUDA_Q4 || F == WARM_CUDA_Q4M) {
-                a[0] = __hadd2(warm_h2(warm_masked_or(w, low, k)), less1024);
-                a[2] = __hfma2(warm_h2(warm_masked_or(w, high, k)), sixteenth, less64);
-                a[1] = __hadd2(warm_h2(warm_masked_or(w >> 8, low, k)), less1024);
-                a[3] = __hfma2(warm_h2(warm_masked_or(w >> 8, high, k)), sixteenth, less64);
-        } else {
 #pragma unroll
-                for (int i = 0; i < 4; i++) {
-                        uint32_t q = warm_masked_or(w >> (i % 2 * 8 + i / 2 * 4), low, k);
-                        int at = step * 2 + i / 2;
+        for (int i = 0; i < 2; i++) { /* rows g, g + 8 */
+                uint32_t w = warm_part(u.q[0], step) >> 8 * i;
+                uint32_t first = warm_masked_or(w, low, k), second = warm_masked_or(w, high, k);
 
-                        if (F == WARM_CUDA_Q6)
-                                q = warm_masked_or(
-                                        warm_shifted(i % 2 ? u.high.y : u.high.x, at * 2 - 4),
-                                        0x00300030, q);
-                        else
-                                q = warm_masked_or(warm_shifted(u.high.x, i % 2 * 8 + at - 4),
-                                                   0x00100010, q);
-                        a[i] = __hadd2(warm_h2(q), less1024);
+                if (F != WARM_CUDA_Q4 && F != WARM_CUDA_Q4M) {
+                        uint32_t h = warm_unit_high<F>(u, step, i == 1);
+
+                        first = warm_masked_or(h, beyond, first);
+                        second = warm_masked_or(h, beyond << 4, second);
                 }
+                a[i] = __hadd2(warm_h2(first), less1024);
+                a[i + 2] = __hfma2(warm_h2(second), sixteenth, less64);
         }
 }
 

@@ -20,8 +20,9 @@
  *
  * The 4 bytes of a step's low nibbles: (g 2t | g 2t+8 << 4) (g+8 ..) (g 2t+1 | g 2t+9 << 4) (g+8 ..): so a mask
  * takes out pairs of neighbours, and a byte belongs to one row. So do the bits beyond a nibble: the low half of a word
- * has those of columns 2t and 2t+8, the high half of 2t+1 and 2t+9, by step; of Q5 row g in the first byte of each half,
- * g + 8 in the second; of Q6 row g in the first word, g + 8 in the second. "Row" in scales: 0 for g, 1 for g + 8.
+ * has those of columns 2t and 2t+8, the high half of 2t+1 and 2t+9, in the order that warm_unit_high_at() tells; of Q5
+ * row g in the first byte of each half, g + 8 in the second; of Q6 row g in the first word, g + 8 in the second. "Row"
+ * in scales: 0 for g, 1 for g + 8.
  *
  * Value: F16: w. Q8: s (q - 128). Q4: s (q - 8), Q5: s (q - 16), Q6: s (q - 32), with an M: s q - m; each rounded
  * once to binary16, s and m binary16 themselves. All are stored times 2^exponent, and the product is scaled back: an

@@ -187,7 +187,7 @@ static __global__ void pack(struct pack_job j) {
                 return;
         }
         for (uint32_t t = 0; t < 4; t++) {
-                uint32_t high = 0, n = j.format == WARM_CUDA_Q6 ? 2 : 1; /* bits a value */
+                uint32_t high = 0;
 
                 for (uint32_t step = 0; step < 4; step++) {
                         uint32_t k = ku * 64 + step * 16 + t * 2, q[4] = { 0, 0, 0, 0 };
@@ -199,7 +199,9 @@ static __global__ void pack(struct pack_job j) {
                                         q[e] = integer_of(j.type,
                                                           raw + at / j.block_values * j.block_bytes,
                                                           at % j.block_values);
-                                high |= (q[e] >> 4) << ((step * 2 + e / 2) * n + e % 2 * 16);
+                                high |= (q[e] >> 4)
+                                        << (warm_unit_high_at((int) j.format, step, e / 2) +
+                                            e % 2 * 16);
                         }
                         pack_four(j.format, unit, step, g * 4 + t, r8, q);
                 }

@@ -70,10 +70,12 @@ static __device__ float element(const struct warm_cuda_matrix &m, uint32_t row, 
         }
         q = unit[lane * 16 + step * 4 + e * 2 + r8] >> high * 4 & 15;
         if (f == WARM_CUDA_Q5 || f == WARM_CUDA_Q5M)
-                q |= (unit[512 + lane * 4 + e * 2 + r8] >> (step * 2 + high) & 1U) << 4;
+                q |= (unit[512 + lane * 4 + e * 2 + r8] >> warm_unit_high_at((int) f, step, high) &
+                      1U)
+                     << 4;
         if (f == WARM_CUDA_Q6)
                 q |= (*(const uint16_t *) (unit + 512 + lane * 8 + r8 * 4 + e * 2) >>
-                              ((step * 2 + high) * 2) &
+                              warm_unit_high_at((int) f, step, high) &
                       3)
                      << 4;
         if (f == WARM_CUDA_Q4M || f == WARM_CUDA_Q5M) {
