@@ -178,22 +178,35 @@ static void add_to_x(struct run *r, const struct warm_cuda_layer *l,
         multiply(r, &p);
 }
 
+/* q, k, v: as many products as they have formats. */
+static void project(struct run *r, const struct warm_cuda_layer *l, bool first) {
+        struct warm_cuda_product p[3];
+
+        for (uint32_t i = 0; i < l->n_parts; i++) {
+                p[i] = product(r, &l->parts[i].matrix, acts(r, r->w->d_acts_x, r->w->dim),
+                               WARM_CUDA_OUT);
+                after_norm(r, &p[i], l->norm_epsilon);
+                p[i].d_bias = l->parts[i].d_bias;
+                p[i].d_out = r->w->d_qkv + l->parts[i].column;
+                p[i].ld_out = r->w->qkv_max;
+                p[i].overlap = r->b->overlap && !(first && i == 0);
+        }
+        if (l->n_parts == 2 && warm_cuda_two_fit(&p[0], &p[1])) {
+                note(r, warm_cuda_multiply_two(&p[0], &p[1], r->b->n_sms, r->b->stream),
+                     "two products");
+                return;
+        }
+        for (uint32_t i = 0; i < l->n_parts; i++)
+                multiply(r, &p[i]);
+}
+
 static void layer(struct run *r, uint32_t index) {
         const struct warm_cuda_layer *l = &r->w->layers[index];
         const float *d_next = index + 1 < r->w->n_layers ? l[1].d_mixer_norm : r->w->d_output_norm;
         struct warm_cuda_product p;
 
         scale_rows(r, l->norm_epsilon);
-        for (uint32_t i = 0; i < l->n_parts; i++) {
-                p = product(r, &l->parts[i].matrix, acts(r, r->w->d_acts_x, r->w->dim),
-                            WARM_CUDA_OUT);
-                after_norm(r, &p, l->norm_epsilon);
-                p.d_bias = l->parts[i].d_bias;
-                p.d_out = r->w->d_qkv + l->parts[i].column;
-                p.ld_out = r->w->qkv_max;
-                p.overlap = r->b->overlap && (index > 0 || i > 0);
-                multiply(r, &p);
-        }
+        project(r, l, index == 0);
         attend(r, l);
         add_to_x(r, l, &l->o, acts(r, r->w->d_acts_attention, l->n_heads * l->head_dim_v),
                  l->d_o_bias, l->d_ffn_norm);

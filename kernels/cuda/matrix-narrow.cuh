@@ -34,8 +34,11 @@ template <int F, int N8, bool deep> struct ring {
                                                                 : 3;
 };
 
-static __device__ __forceinline__ void copy16(uint32_t to, const void *from) {
-        asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"(to), "l"(from)
+/* Predicates, not branches: a warp's copies follow each other. */
+static __device__ __forceinline__ void copy16(uint32_t to, const void *from, bool wanted) {
+        asm volatile("{ .reg .pred p; setp.ne.u32 p, %2, 0; "
+                     "@p cp.async.cg.shared.global.L2::128B [%0], [%1], 16; }" ::"r"(to),
+                     "l"(from), "r"((uint32_t) wanted)
                      : "memory");
 }
 
@@ -53,10 +56,13 @@ template <bool wide> static __device__ __forceinline__ uint64_t weights_policy()
         return policy;
 }
 
-static __device__ __forceinline__ void copy16_by(uint32_t to, const void *from, uint64_t policy) {
+static __device__ __forceinline__ void copy16_by(uint32_t to, const void *from, uint64_t policy,
+                                                 bool wanted) {
         asm volatile(
-                "cp.async.cg.shared.global.L2::cache_hint.L2::128B [%0], [%1], 16, %2;" ::"r"(to),
-                "l"(from), "l"(policy)
+                "{ .reg .pred p; setp.ne.u32 p, %3, 0; "
+                "@p cp.async.cg.shared.global.L2::cache_hint.L2::128B [%0], [%1], 16, %2; }" ::"r"(
+                        to),
+                "l"(from), "l"(policy), "r"((uint32_t) wanted)
                 : "memory");
 }
 
@@ -82,29 +88,29 @@ struct stream {
  */
 template <int N8, bool wide>
 static __device__ __forceinline__ void fetch_b(uint32_t to, const uint8_t *from, uint32_t lane,
-                                               uint32_t first, uint32_t n) {
+                                               uint32_t first, uint32_t n, bool wanted) {
 #pragma unroll
         for (int i = 0; i < N8 * 2; i++) {
                 uint32_t row = wide ? first + i % 2 * 32 + lane
                                     : (N8 <= 2 ? lane / 16 % N8 : (i * 2 + lane / 16) % N8) * 8 +
                                                lane % 16 / 2;
 
-                if (row < n)
-                        copy16(to + i * 512,
-                               from + (wide ? i % 2 * 4096 + ((i / 2 ^ lane % 8) * 16) : i * 512));
+                copy16(to + i * 512,
+                       from + (wide ? i % 2 * 4096 + ((i / 2 ^ lane % 8) * 16) : i * 512),
+                       wanted && row < n);
         }
 }
 
 /* Start copying a unit of weights. @param to, @param from of this lane */
 template <int F>
 static __device__ __forceinline__ void fetch_a(uint32_t to, const uint8_t *from, uint32_t lane,
-                                               uint64_t policy) {
+                                               uint64_t policy, bool wanted) {
         constexpr uint32_t n = warm_unit_bytes(F) / 16;
 
 #pragma unroll
         for (uint32_t i = 0; i < (n + 31) / 32; i++)
-                if (i * 32 + 32 <= n || i * 32 + lane < n)
-                        copy16_by(to + i * 512, from + i * 512, policy);
+                copy16_by(to + i * 512, from + i * 512, policy,
+                          wanted && (i * 32 + 32 <= n || i * 32 + lane < n));
 }
 
 template <int N> static __device__ __forceinline__ void ring_wait() {
@@ -119,16 +125,19 @@ static __device__ __forceinline__ void multiply_units(const uint8_t *stage, uint
         constexpr uint32_t unit_bytes = warm_unit_bytes(F);
         const uint8_t *b_stage = stage + ring<F, N8, false>::units * unit_bytes;
         warm_unit<F> u[UNITS];
+        uint32_t a[2][4];
 
 #pragma unroll
         for (int i = 0; i < UNITS; i++)
                 warm_unit_load<F, true>(stage + i * unit_bytes, lane, u[i]);
+        /* A step's fragment is made while the one before it is multiplied. */
+        warm_unit_fragment<F>(u[0], 0, a[0]);
 #pragma unroll
         for (int step = 0; step < 4 * UNITS; step++) {
                 const uint8_t *b_unit = b_stage + step / 4 * N8 * B_TILE_BYTES;
-                uint32_t a[4];
 
-                warm_unit_fragment<F>(u[step / 4], step % 4, a);
+                if (step + 1 < 4 * UNITS)
+                        warm_unit_fragment<F>(u[(step + 1) / 4], (step + 1) % 4, a[(step + 1) % 2]);
 #pragma unroll
                 for (int j = 0; j < N8; j++) {
                         uint2 b;
@@ -143,7 +152,7 @@ static __device__ __forceinline__ void multiply_units(const uint8_t *stage, uint
                                 b = *(const uint2 *) (b_unit +
                                                       ((step % 4 * N8 + j) * 32 + lane) * 8);
                         }
-                        warm_mma(c[j], a, b.x, b.y);
+                        warm_mma(c[j], a[step % 2], b.x, b.y);
                 }
         }
 }
@@ -168,10 +177,9 @@ static __device__ __forceinline__ void fetch_weights(const struct warm_cuda_matr
         for (uint32_t i = 0; i < R::stages; i++) {
 #pragma unroll
                 for (uint32_t j = 0; j < R::units; j++)
-                        if (i * R::units + j < s.end - s.begin)
-                                fetch_a<F>(s.to + i * R::stage_bytes + j * R::unit_bytes,
-                                           s.a + (i * R::units + j) * (8 * R::unit_bytes), s.lane,
-                                           s.policy);
+                        fetch_a<F>(s.to + i * R::stage_bytes + j * R::unit_bytes,
+                                   s.a + (i * R::units + j) * (8 * R::unit_bytes), s.lane, s.policy,
+                                   i * R::units + j < s.end - s.begin);
                 commit();
         }
         s.a += R::stages * R::units * (8 * R::unit_bytes);
@@ -200,11 +208,10 @@ static __device__ __forceinline__ void fetch_activations(const struct warm_cuda_
         for (uint32_t i = 0; i < R::stages; i++) {
 #pragma unroll
                 for (uint32_t j = 0; j < R::units; j++)
-                        if (i * R::units + j < s.end - s.begin)
-                                fetch_b<N8, wide>(
-                                        s.to + i * R::stage_bytes + R::units * R::unit_bytes +
-                                                j * N8 * B_TILE_BYTES,
-                                        s.b + (i * R::units + j) * step, s.lane, s.first, s.n);
+                        fetch_b<N8, wide>(s.to + i * R::stage_bytes + R::units * R::unit_bytes +
+                                                  j * N8 * B_TILE_BYTES,
+                                          s.b + (i * R::units + j) * step, s.lane, s.first, s.n,
+                                          i * R::units + j < s.end - s.begin);
                 commit();
         }
         s.b += (uint64_t) (R::stages * R::units) * step;
@@ -215,30 +222,30 @@ template <int F, int N8, bool wide, bool deep>
 static __device__ __forceinline__ void multiply_segment(const uint8_t *ring_at, struct stream &s,
                                                         float (*c)[4]) {
         using R = ring<F, N8, deep>;
+        uint32_t k = s.begin, at = 0;
 
-        for (uint32_t k = s.begin, at = 0; k < s.end; k += R::units) {
-                uint32_t next = k + R::stages * R::units;
+        for (; k + R::units <= s.end; k += R::units) {
+                int left = (int) (s.end - k) - (int) (R::stages * R::units); /* beyond the ring */
 
                 ring_wait<(int) R::stages - 1>();
-                if (R::units == 1 || k + 1 < s.end)
-                        multiply_units<F, N8, wide, R::units>(ring_at + at, s.lane, c);
-                else
-                        multiply_units<F, N8, wide, 1>(ring_at + at, s.lane, c);
+                multiply_units<F, N8, wide, R::units>(ring_at + at, s.lane, c);
                 __syncwarp(); /* everybody has read */
 #pragma unroll
-                for (uint32_t j = 0; j < R::units; j++)
-                        if (next + j < s.end) {
-                                fetch_a<F>(s.to + at + j * R::unit_bytes,
-                                           s.a + j * (8 * R::unit_bytes), s.lane, s.policy);
-                                fetch_b<N8, wide>(s.to + at + R::units * R::unit_bytes +
-                                                          j * N8 * B_TILE_BYTES,
-                                                  s.b + j * b_step<N8, wide>(), s.lane, s.first,
-                                                  s.n);
-                        }
+                for (int j = 0; j < (int) R::units; j++) {
+                        fetch_a<F>(s.to + at + j * R::unit_bytes, s.a + j * (8 * R::unit_bytes),
+                                   s.lane, s.policy, j < left);
+                        fetch_b<N8, wide>(
+                                s.to + at + R::units * R::unit_bytes + j * N8 * B_TILE_BYTES,
+                                s.b + j * b_step<N8, wide>(), s.lane, s.first, s.n, j < left);
+                }
                 commit();
                 s.a += R::units * (8 * R::unit_bytes);
                 s.b += R::units * b_step<N8, wide>();
                 at = at + R::stage_bytes == R::stages * R::stage_bytes ? 0 : at + R::stage_bytes;
+        }
+        if (k < s.end) { /* half a stage */
+                ring_wait<(int) R::stages - 1>();
+                multiply_units<F, N8, wide, 1>(ring_at + at, s.lane, c);
         }
 }
 
@@ -372,16 +379,16 @@ finish(const struct warm_cuda_product &p, const struct stream &s, uint32_t tile,
  * Shared memory: [n_segments - warps][N8][32] float4, the sums of all but the last turn's segments; a ring for each
  * warp, later the last turn's sums in their place, so that a tile's sums lie side by side; row scales [N8 * 8].
  *
- * @param warps of a tile: divides n_segments @param scales_at byte offset
+ * @param block of the product's own @param warps of a tile: divides n_segments @param scales_at byte offset
  */
 template <int F, int N8, bool wide, bool deep>
-static __global__ void __launch_bounds__(WARPS_MAX * 32, N8 <= 2 ? 2 : 1)
-        multiply(const __grid_constant__ struct warm_cuda_product p, uint32_t tiles, uint32_t warps,
-                 uint32_t scales_at) {
+static __device__ __forceinline__ void multiply_tiles(const struct warm_cuda_product &p,
+                                                      uint32_t block, uint32_t tiles,
+                                                      uint32_t warps, uint32_t scales_at) {
         extern __shared__ __align__(128) uint8_t shared[];
         using R = ring<F, N8, deep>;
         uint32_t warp = threadIdx.x / 32, n_segments = p.matrix.n_segments, segment = warp % warps;
-        uint32_t tile = blockIdx.x * tiles + warp / warps;
+        uint32_t tile = block * tiles + warp / warps;
         float4 *parts = (float4 *) shared + warp / warps * n_segments * N8 * 32;
         const uint8_t *ring_at =
                 shared + (n_segments - warps) * N8 * 512 + warp * (R::stages * R::stage_bytes);
@@ -391,7 +398,6 @@ static __global__ void __launch_bounds__(WARPS_MAX * 32, N8 <= 2 ? 2 : 1)
         struct held h;
         float c[N8][4];
 
-        warm_let_next_start();
         s.lane = threadIdx.x % 32;
         s.policy = weights_policy<wide>();
         s.to = (uint32_t) __cvta_generic_to_shared(ring_at) + s.lane * 16;
@@ -428,6 +434,28 @@ static __global__ void __launch_bounds__(WARPS_MAX * 32, N8 <= 2 ? 2 : 1)
         __syncthreads();
         if (working)
                 finish<N8, wide>(p, s, tile, warp % warps, warps, parts, scales, c, h);
+}
+
+template <int F, int N8, bool wide, bool deep>
+static __global__ void __launch_bounds__(WARPS_MAX * 32, N8 <= 2 ? 2 : 1)
+        multiply(const __grid_constant__ struct warm_cuda_product p, uint32_t tiles, uint32_t warps,
+                 uint32_t scales_at) {
+        warm_let_next_start();
+        multiply_tiles<F, N8, wide, deep>(p, blockIdx.x, tiles, warps, scales_at);
+}
+
+/* Two products side by side: the first n_blocks blocks are p's. Their matrices have the same columns and segments. */
+template <int F, int G, int N8, bool deep>
+static __global__ void __launch_bounds__(WARPS_MAX * 32, N8 <= 2 ? 2 : 1)
+        multiply_two(const __grid_constant__ struct warm_cuda_product p,
+                     const __grid_constant__ struct warm_cuda_product q, uint32_t n_blocks,
+                     uint32_t tiles, uint32_t warps, uint32_t scales_at) {
+        warm_let_next_start();
+        if (blockIdx.x < n_blocks)
+                multiply_tiles<F, N8, false, deep>(p, blockIdx.x, tiles, warps, scales_at);
+        else
+                multiply_tiles<G, N8, false, deep>(q, blockIdx.x - n_blocks, tiles, warps,
+                                                   scales_at);
 }
 
 static uint32_t smaller(uint32_t a, uint32_t b) {
@@ -485,44 +513,96 @@ static struct cut cut_segments(uint32_t n_tiles, uint32_t n_segments, uint32_t n
         return c;
 }
 
+/* The last turn's sums fit in the rings' place; one warp with 8 segments fits the smallest GPU. */
+template <int F, int N8, bool deep> static constexpr bool ring_fits() {
+        using R = ring<F, N8, deep>;
+
+        return R::stages * R::stage_bytes >= N8 * 512 &&
+               R::stages * R::stage_bytes + 7 * N8 * 512 + N8 * 32 <= WARM_CUDA_SHARED_LEAST;
+}
+
+/* More shared memory than a kernel gets unasked. */
+template <typename Kernel> static int allow(Kernel kernel, uint32_t bytes) {
+        if (bytes <= 48 * 1024)
+                return 0;
+        return (int) cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                          (int) bytes);
+}
+
+static uint32_t tiles_of(const struct warm_cuda_product *p) {
+        return (p->matrix.n_rows + 15) / 16;
+}
+
+static uint32_t blocks_of(const struct warm_cuda_product *p, struct cut c) {
+        return (tiles_of(p) + c.tiles - 1) / c.tiles;
+}
+
 template <int F, int N8, bool wide, bool deep>
 static int launch_cut(const struct warm_cuda_product *p, struct cut c, cudaStream_t stream) {
-        using R = ring<F, N8, deep>;
-        uint32_t tiles = (p->matrix.n_rows + 15) / 16;
+        static_assert(ring_fits<F, N8, deep>(), "a ring is too small or too large");
+        int r = allow(multiply<F, N8, wide, deep>, c.bytes);
 
-        /* The last turn's sums fit in the rings' place; one warp with 8 segments fits the smallest GPU. */
-        static_assert(R::stages * R::stage_bytes >= N8 * 512, "a ring is smaller than its sums");
-        static_assert(R::stages * R::stage_bytes + 7 * N8 * 512 + N8 * 32 <= WARM_CUDA_SHARED_LEAST,
-                      "a warp does not fit");
-        if (c.bytes > 48 * 1024) {
-                cudaError_t r = cudaFuncSetAttribute(multiply<F, N8, wide, deep>,
-                                                     cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                                     (int) c.bytes);
+        if (r)
+                return r;
+        return warm_launch(
+                multiply<F, N8, wide, deep>,
+                dim3(blocks_of(p, c), wide ? (p->n_rows_max + N8 * 8 - 1) / (N8 * 8) : 1),
+                dim3(c.tiles * c.warps * 32), c.bytes, stream, p->overlap, *p, c.tiles, c.warps,
+                c.scales_at);
+}
 
-                if (r)
-                        return (int) r;
-        }
-        return warm_launch(multiply<F, N8, wide, deep>,
-                           dim3((tiles + c.tiles - 1) / c.tiles,
-                                wide ? (p->n_rows_max + N8 * 8 - 1) / (N8 * 8) : 1),
-                           dim3(c.tiles * c.warps * 32), c.bytes, stream, p->overlap, *p, c.tiles,
-                           c.warps, c.scales_at);
+template <int F, int N8>
+static struct cut cut_of(uint32_t n_tiles, uint32_t n_segments, uint32_t n_sms, uint32_t limit) {
+        return n_segments == 1 ? cut_tiles<F, N8>(n_tiles, n_sms, limit)
+                               : cut_segments<F, N8>(n_tiles, n_segments, n_sms, limit);
+}
+
+/* With deep rings, if a multiprocessor has one block and room for them. @return whether */
+template <int F, int N8>
+static bool cut_deep(struct cut *c, uint32_t n_tiles, uint32_t n_segments, uint32_t n_sms,
+                     uint32_t limit) {
+        struct cut d = cut_into<F, N8, true>(c->tiles, c->warps, n_segments);
+
+        if (n_tiles > c->tiles * n_sms || d.bytes > limit)
+                return false;
+        *c = d;
+        return true;
 }
 
 template <int F, int N8, bool wide>
 static int launch(const struct warm_cuda_product *p, uint32_t n_sms, cudaStream_t stream) {
-        uint32_t tiles = (p->matrix.n_rows + 15) / 16, n_segments = p->matrix.n_segments;
-        uint32_t limit = warm_cuda_narrow_limit_get();
-        struct cut c = n_segments == 1 ? cut_tiles<F, N8>(tiles, n_sms, limit)
-                                       : cut_segments<F, N8>(tiles, n_segments, n_sms, limit);
+        uint32_t n_segments = p->matrix.n_segments, limit = warm_cuda_narrow_limit_get();
+        struct cut c = cut_of<F, N8>(tiles_of(p), n_segments, n_sms, limit);
 
-        if constexpr (N8 <= 2 && !wide) {
-                struct cut d = cut_into<F, N8, true>(c.tiles, c.warps, n_segments);
-
-                if (tiles <= c.tiles * n_sms && d.bytes <= limit)
-                        return launch_cut<F, N8, wide, true>(p, d, stream);
-        }
+        if constexpr (N8 <= 2 && !wide)
+                if (cut_deep<F, N8>(&c, tiles_of(p), n_segments, n_sms, limit))
+                        return launch_cut<F, N8, wide, true>(p, c, stream);
         return launch_cut<F, N8, wide, false>(p, c, stream);
+}
+
+template <int F, int G, int N8, bool deep>
+static int launch_cut_two(const struct warm_cuda_product *p, const struct warm_cuda_product *q,
+                          struct cut c, cudaStream_t stream) {
+        int r = allow(multiply_two<F, G, N8, deep>, c.bytes);
+
+        if (r)
+                return r;
+        return warm_launch(multiply_two<F, G, N8, deep>, dim3(blocks_of(p, c) + blocks_of(q, c)),
+                           dim3(c.tiles * c.warps * 32), c.bytes, stream, p->overlap, *p, *q,
+                           blocks_of(p, c), c.tiles, c.warps, c.scales_at);
+}
+
+template <int F, int G, int N8>
+static int launch_two(const struct warm_cuda_product *p, const struct warm_cuda_product *q,
+                      uint32_t n_sms, cudaStream_t stream) {
+        static_assert(warm_unit_bytes(F) <= warm_unit_bytes(G), "the second's rings are as large");
+        uint32_t n_tiles = tiles_of(p) + tiles_of(q), n_segments = q->matrix.n_segments;
+        uint32_t limit = warm_cuda_narrow_limit_get();
+        struct cut c = cut_of<G, N8>(n_tiles, n_segments, n_sms, limit);
+
+        if (cut_deep<G, N8>(&c, n_tiles, n_segments, n_sms, limit))
+                return launch_cut_two<F, G, N8, true>(p, q, c, stream);
+        return launch_cut_two<F, G, N8, false>(p, q, c, stream);
 }
 
 template <int F>
@@ -538,4 +618,12 @@ static int by_rows(const struct warm_cuda_product *p, uint32_t n_sms, cudaStream
                 return launch<F, 8, false>(p, n_sms, stream);
         }
         return launch<F, 8, true>(p, smaller(n_sms, 64), stream);
+}
+
+/* Up to 16 rows. */
+template <int F, int G>
+static int two_by_rows(const struct warm_cuda_product *p, const struct warm_cuda_product *q,
+                       uint32_t n_sms, cudaStream_t stream) {
+        return p->in.n8 == 1 ? launch_two<F, G, 1>(p, q, n_sms, stream)
+                             : launch_two<F, G, 2>(p, q, n_sms, stream);
 }

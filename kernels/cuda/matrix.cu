@@ -16,6 +16,12 @@ WARM_CUDA_API int warm_narrow_q5m(const struct warm_cuda_product *p, uint32_t n_
                                   cudaStream_t stream);
 WARM_CUDA_API int warm_narrow_q6(const struct warm_cuda_product *p, uint32_t n_sms,
                                  cudaStream_t stream);
+WARM_CUDA_API int warm_narrow_q4m_q6(const struct warm_cuda_product *p,
+                                     const struct warm_cuda_product *q, uint32_t n_sms,
+                                     cudaStream_t stream);
+WARM_CUDA_API int warm_narrow_q5m_q6(const struct warm_cuda_product *p,
+                                     const struct warm_cuda_product *q, uint32_t n_sms,
+                                     cudaStream_t stream);
 WARM_CUDA_API int warm_wide_f16(const struct warm_cuda_product *p, uint32_t n_sms,
                                 cudaStream_t stream);
 WARM_CUDA_API int warm_wide_q8(const struct warm_cuda_product *p, uint32_t n_sms,
@@ -51,6 +57,21 @@ int warm_cuda_multiply_narrow(const struct warm_cuda_product *p, uint32_t n_sms,
         default:
                 return (int) cudaErrorInvalidValue;
         }
+}
+
+bool warm_cuda_two_fit(const struct warm_cuda_product *p, const struct warm_cuda_product *q) {
+        return (p->in.n8 == 1 || p->in.n8 == 2) && p->in.n8 == q->in.n8 &&
+               p->matrix.n_segments == q->matrix.n_segments &&
+               (p->matrix.format == WARM_CUDA_Q4M || p->matrix.format == WARM_CUDA_Q5M) &&
+               q->matrix.format == WARM_CUDA_Q6;
+}
+
+int warm_cuda_multiply_two(const struct warm_cuda_product *p, const struct warm_cuda_product *q,
+                           uint32_t n_sms, cudaStream_t stream) {
+        if (!warm_cuda_two_fit(p, q))
+                return (int) cudaErrorInvalidValue;
+        return p->matrix.format == WARM_CUDA_Q4M ? warm_narrow_q4m_q6(p, q, n_sms, stream)
+                                                 : warm_narrow_q5m_q6(p, q, n_sms, stream);
 }
 
 static uint32_t narrow_limit; /* 0: not set */

@@ -151,6 +151,16 @@ WARM_CUDA_API int warm_cuda_multiply_narrow(const struct warm_cuda_product *p, u
                                             cudaStream_t stream);
 
 /*
+ * Two products of the same up to 16 rows as one launch, where there is a kernel for their formats: Q4_K_M and Q5_K_M
+ * hold v in another than q and k. The same bits as one by one.
+ */
+WARM_CUDA_API bool warm_cuda_two_fit(const struct warm_cuda_product *p,
+                                     const struct warm_cuda_product *q);
+WARM_CUDA_API int warm_cuda_multiply_two(const struct warm_cuda_product *p,
+                                         const struct warm_cuda_product *q, uint32_t n_sms,
+                                         cudaStream_t stream);
+
+/*
  * For tests: let the kernels with mma.sync take no more shared memory a block than this; 0: what the device has. The
  * same bits come out.
  */

@@ -204,30 +204,41 @@ static void give_parts(struct warm_cuda_product &q) {
         q.d_counters = d_counters;
 }
 
-static std::vector<float> product(const problem &p, const std::vector<float> &x, uint32_t n,
-                                  enum path path) {
+/* y = p * x, to be freed by answer(). */
+static struct warm_cuda_product asked(const problem &p, const std::vector<float> &x, uint32_t n) {
         struct warm_cuda_product q = {};
-        uint32_t *d_n = device<uint32_t>(1, &n);
-        std::vector<float> y;
 
         q.matrix = p.m;
         q.in = acts_of(x, n, p.cols);
         q.epilogue = WARM_CUDA_OUT;
-        q.d_n_rows = d_n;
+        q.d_n_rows = device<uint32_t>(1, &n);
         q.n_rows_max = n;
         q.d_out = device<float>((size_t) n * p.rows);
         q.ld_out = p.rows;
+        return q;
+}
+
+static std::vector<float> answer(const struct warm_cuda_product &q) {
+        std::vector<float> y;
+
+        CHECK(cudaDeviceSynchronize());
+        y = host(q.d_out, (size_t) q.n_rows_max * q.ld_out);
+        CHECK(cudaFree(q.d_out));
+        CHECK(cudaFree(q.in.d_values));
+        CHECK(cudaFree((void *) q.d_n_rows));
+        return y;
+}
+
+static std::vector<float> product(const problem &p, const std::vector<float> &x, uint32_t n,
+                                  enum path path) {
+        struct warm_cuda_product q = asked(p, x, n);
+
         if (path == SHARED)
                 give_parts(q);
         CHECK(path >= SM90   ? warm_cuda_multiply_sm90(&q, n_sms, 0)
               : path == WIDE ? warm_cuda_multiply_wide(&q, 0)
                              : warm_cuda_multiply_narrow(&q, n_sms, 0));
-        CHECK(cudaDeviceSynchronize());
-        y = host(q.d_out, (size_t) n * p.rows);
-        CHECK(cudaFree(q.d_out));
-        CHECK(cudaFree(q.in.d_values));
-        CHECK(cudaFree(d_n));
-        return y;
+        return answer(q);
 }
 
 static bool few; /* for a checker, which takes its time */
@@ -311,6 +322,35 @@ static void test_share(enum warm_type type, uint32_t rows, uint32_t cols, uint32
                  warm_type_info(type)->name, rows, cols, segments, n);
         report(same, "tiles that blocks share: the same bits", detail);
         CHECK(cudaFree((void *) p.m.d_data));
+}
+
+/* q and k in one format, v in another: one launch, and the same bits as two. */
+static void test_two(enum warm_type type, uint32_t rows, uint32_t cols, uint32_t segments) {
+        problem p = make(type, rows, cols, segments, WARM_CUDA_PLACE_ROWS),
+                q = make(WARM_TYPE_Q6_K, 40, cols, segments, WARM_CUDA_PLACE_ROWS);
+        char detail[100];
+        bool same = true;
+
+        for (uint32_t n : { 1U, 8U, 9U, 16U }) {
+                std::vector<float> x((size_t) n * cols);
+
+                for (auto &v : x)
+                        v = (float) uniform();
+                for (uint32_t bytes : { 0U, 56U << 10 }) {
+                        struct warm_cuda_product first = asked(p, x, n), second = asked(q, x, n);
+
+                        warm_cuda_narrow_limit(bytes);
+                        CHECK(warm_cuda_multiply_two(&first, &second, n_sms, 0));
+                        same = same && answer(first) == product(p, x, n, NARROW);
+                        same = same && answer(second) == product(q, x, n, NARROW);
+                }
+        }
+        warm_cuda_narrow_limit(0);
+        snprintf(detail, sizeof(detail), "%s %ux%u beside Q6_K, %u segments",
+                 warm_type_info(type)->name, rows, cols, segments);
+        report(same, "two products in one launch: the same bits", detail);
+        CHECK(cudaFree((void *) p.m.d_data));
+        CHECK(cudaFree((void *) q.m.d_data));
 }
 
 /* Two products behind each other: gate and up with a norm, then down to the residual stream. */
@@ -637,6 +677,8 @@ int main(int argc, char **argv) {
         }
         for (uint32_t n : { 1U, 7U, 16U, 64U, 65U, 200U })
                 test_epilogues(n);
+        test_two(WARM_TYPE_Q4_K, 200, 1536, 4);
+        test_two(WARM_TYPE_Q5_K, 2000, 512, 1);
         if (hopper)
                 test_share(WARM_TYPE_Q8_0, 1536, 1536, 4, 128);
         if (few)
