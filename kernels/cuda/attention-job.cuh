@@ -33,6 +33,8 @@ struct warm_job {
          */
         uint32_t n_tiles;
 
+        bool clusters; /* narrow: they may do it */
+
         /* Wide: parts a (row, head), by absolute span; 0: each block goes through all its spans. */
         uint32_t n_spans;
 };

@@ -4,8 +4,7 @@
  */
 #pragma once
 
-#include "attention-merge.cuh"
-#include "attention-narrow.cuh"
+#include "attention-cluster.cuh"
 #include "attention-wide.cuh"
 
 /* More shared memory than a kernel gets unasked; once a kernel. */
@@ -43,12 +42,68 @@ static int warm_attention_runs(const struct warm_job &job, cudaStream_t stream) 
                            dim3(WARM_ATTENTION_THREADS), N::bytes, stream, job.a.overlap, job);
 }
 
+/* How many clusters of this kernel the device runs at once; asked once. */
+template <typename Kernel>
+static int warm_cluster_allow(Kernel kernel, uint32_t bytes, int *ret_clusters) {
+        cudaLaunchAttribute attribute = {};
+        cudaLaunchConfig_t config = {};
+        cudaError_t r;
+
+        attribute.id = cudaLaunchAttributeClusterDimension;
+        attribute.val.clusterDim.x = WARM_CLUSTER_BLOCKS;
+        attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
+        config.gridDim = dim3(WARM_CLUSTER_BLOCKS);
+        config.blockDim = dim3(WARM_ATTENTION_THREADS);
+        config.dynamicSmemBytes = bytes;
+        config.attrs = &attribute;
+        config.numAttrs = 1;
+        warm_carve_out(kernel);
+        r = cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
+        if (r == cudaSuccess)
+                r = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                         (int) bytes);
+        if (r == cudaSuccess)
+                r = cudaOccupancyMaxActiveClusters(ret_clusters, kernel, &config);
+        if (r != cudaErrorInvalidClusterSize)
+                return (int) r;
+        (void) cudaGetLastError(); /* a part of a GPU, say: without them, then */
+        *ret_clusters = 0;
+        return 0;
+}
+
+/* @param ret_done whether this was a step for clusters */
+template <bool BF16, uint32_t D>
+static int warm_attention_clusters(const struct warm_job &job, cudaStream_t stream,
+                                   bool *ret_done) {
+        using C = warm_cluster<D>;
+        static_assert(C::bytes <= 227 << 10, "a block does not fit");
+        uint32_t n = job.a.n_units_max * job.a.n_kv_heads;
+        static int n_most = -1;
+        int r = 0;
+
+        *ret_done = false;
+        if (!job.clusters)
+                return 0;
+        if (n_most < 0)
+                r = warm_cluster_allow(warm_cluster_kernel<BF16, D>, C::bytes, &n_most);
+        if (r || n > (uint32_t) n_most)
+                return r;
+        *ret_done = true;
+        return warm_launch_clusters(warm_cluster_kernel<BF16, D>, WARM_CLUSTER_BLOCKS,
+                                    dim3(n * WARM_CLUSTER_BLOCKS), dim3(WARM_ATTENTION_THREADS),
+                                    C::bytes, stream, job.a.overlap, job);
+}
+
 template <bool BF16, uint32_t D>
 static int warm_attention_narrow(const struct warm_job &job, cudaStream_t stream) {
         uint32_t n_pairs = job.a.n_rows_max * job.a.n_heads, dim = job.a.head_dim_v;
-        int r = job.n_tiles == 1
-                        ? warm_attention_runs<BF16, D, 1>(job, stream)
-                        : warm_attention_runs<BF16, D, warm_attention_tiles(D)>(job, stream);
+        bool done;
+        int r = warm_attention_clusters<BF16, D>(job, stream, &done);
+
+        if (r || done)
+                return r;
+        r = job.n_tiles == 1 ? warm_attention_runs<BF16, D, 1>(job, stream)
+                             : warm_attention_runs<BF16, D, warm_attention_tiles(D)>(job, stream);
 
         if (r)
                 return r;

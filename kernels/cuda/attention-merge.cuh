@@ -78,32 +78,46 @@ warm_merge_find(const struct warm_schedule &s, uint32_t span, uint32_t cb, uint3
         return found;
 }
 
+/* Parts in global memory. */
+struct warm_merge_global {
+        const struct warm_job &job;
+        struct warm_merge_parts parts;
+
+        __device__ __forceinline__ uint32_t part(uint32_t p) const {
+                return p ? parts.next + p - 1 : parts.first;
+        }
+        __device__ __forceinline__ float2 mark(uint32_t p) const {
+                return __ldcg(&job.d_marks[part(p)]);
+        }
+        template <uint32_t VALUES>
+        __device__ __forceinline__ void sums(uint32_t p, uint32_t d, float *ret_values) const {
+                warm_merge_load<VALUES>(&job.d_sums[(uint64_t) part(p) * job.a.head_dim_v + d],
+                                        ret_values);
+        }
+};
+
 /*
  * A span by one warp.
  *
- * @param d this lane's first dimension; dimensions beyond head_dim_v are 0
+ * @param n parts that the source has @param d this lane's first dimension; dimensions beyond head_dim_v are 0
  */
-template <uint32_t VALUES>
+template <uint32_t VALUES, typename Source>
 static __device__ __forceinline__ void
-warm_merge_span(const struct warm_job &job, struct warm_merge_parts parts, uint32_t d,
+warm_merge_span(const struct warm_job &job, const Source &source, uint32_t n, uint32_t d,
                 struct warm_merge_step *steps, struct warm_merged<VALUES> &m) {
-        uint32_t lane = threadIdx.x % 32, n = parts.n;
+        uint32_t lane = threadIdx.x % 32;
         float2 mark = make_float2(WARM_NONE, 0.0f);
         float values[WARM_SPAN_CHUNKS][VALUES];
 
         if (lane < n)
-                mark = __ldcg(&job.d_marks[lane ? parts.next + lane - 1 : parts.first]);
+                mark = source.mark(lane);
 #pragma unroll
         for (uint32_t p = 0; p < WARM_SPAN_CHUNKS; p++) {
 #pragma unroll
                 for (uint32_t i = 0; i < VALUES; i++)
                         values[p][i] = 0.0f;
                 if (p < n && d < job.a.head_dim_v)
-                        warm_merge_load<VALUES>(
-                                &job.d_sums[(uint64_t) (p ? parts.next + p - 1 : parts.first) *
-                                                    job.a.head_dim_v +
-                                            d],
-                                values[p]);
+                        source.template sums<VALUES>(p, d, values[p]);
         }
         warm_merge_steps(mark.x, mark.y, steps);
         m.max = steps[31].max;
@@ -119,6 +133,32 @@ warm_merge_span(const struct warm_job &job, struct warm_merge_parts parts, uint3
 #pragma unroll
                 for (uint32_t i = 0; i < VALUES; i++)
                         m.sum[i] = warm_joined(m.sum[i], values[p][i], step.keep, step.take);
+        }
+}
+
+/*
+ * Join spans that lie side by side to what came before them; one warp.
+ *
+ * @param spans [n + 1][32 lanes]: the first what came before
+ */
+template <uint32_t VALUES>
+static __device__ __forceinline__ void warm_merge_join(struct warm_merged<VALUES> (*spans)[32],
+                                                       uint32_t n, struct warm_merge_step *steps,
+                                                       struct warm_merged<VALUES> &whole) {
+        uint32_t lane = threadIdx.x % 32;
+        bool there = lane <= n;
+
+        warm_merge_steps(there ? spans[lane][0].max : WARM_NONE, there ? spans[lane][0].mass : 0.0f,
+                         steps);
+        whole = { steps[31].max, 0.0f, {} };
+        for (uint32_t w = 0; w <= n; w++) {
+                struct warm_merge_step step = steps[w];
+
+                whole.mass = warm_joined(whole.mass, step.mass, step.keep, step.take);
+#pragma unroll
+                for (uint32_t i = 0; i < VALUES; i++)
+                        whole.sum[i] = warm_joined(whole.sum[i], spans[w][lane].sum[i], step.keep,
+                                                   step.take);
         }
 }
 
@@ -171,30 +211,15 @@ static __global__ void __launch_bounds__(WARM_MERGE_WARPS_MAX * 32)
                 };
 
                 if (found.n)
-                        warm_merge_span<VALUES>(job, found, d, steps[warp], part);
+                        warm_merge_span<VALUES>(job, warm_merge_global{ job, found }, found.n, d,
+                                                steps[warp], part);
                 found = warm_merge_find(s, span + n_warps + warp, cb, ce, work, parts);
                 spans[warp + 1][lane] = part;
                 if (warp == 0)
                         spans[0][lane] = whole;
                 __syncthreads();
-                if (warp == 0) {
-                        bool there = lane <= n_warps;
-
-                        warm_merge_steps(there ? spans[lane][0].max : WARM_NONE,
-                                         there ? spans[lane][0].mass : 0.0f, steps[0]);
-                        whole = { steps[0][31].max, 0.0f, {} };
-                        for (uint32_t w = 0; w <= n_warps; w++) {
-                                struct warm_merge_step step = steps[0][w];
-
-                                whole.mass =
-                                        warm_joined(whole.mass, step.mass, step.keep, step.take);
-#pragma unroll
-                                for (uint32_t i = 0; i < VALUES; i++)
-                                        whole.sum[i] =
-                                                warm_joined(whole.sum[i], spans[w][lane].sum[i],
-                                                            step.keep, step.take);
-                        }
-                }
+                if (warp == 0)
+                        warm_merge_join<VALUES>(spans, n_warps, steps[0], whole);
                 __syncthreads();
         }
         if (warp == 0 && d < job.a.head_dim_v) {

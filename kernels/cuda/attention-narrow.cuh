@@ -56,6 +56,20 @@ struct warm_run {
         bool stores; /* the unit's own rows' K and V */
 };
 
+/* Which rows of the step are of the run's sequence. Whole warps. */
+static __device__ __forceinline__ void warm_run_find_fresh(const struct warm_schedule &s,
+                                                           struct warm_run &run) {
+        uint32_t lane = threadIdx.x % 32, rows[2];
+
+        run.sequence = s.sequences[s.units[run.unit].first_row];
+        for (uint32_t i = 0; i < 2; i++)
+                rows[i] = __ballot_sync(
+                        ~0U, lane + 32 * i < s.n_rows &&
+                                     s.sequences[min(lane + 32 * i, s.n_rows - 1)] == run.sequence);
+        run.fresh_begin = rows[0] ? __ffs(rows[0]) - 1 : 31 + __ffs(rows[1]);
+        run.fresh_end = run.fresh_begin + __popc(rows[0]) + __popc(rows[1]);
+}
+
 /* The run that begins at this granule and ends at end or with the group. Return: granules. Whole warps. */
 static __device__ uint32_t warm_run_at(const struct warm_job &job, const struct warm_schedule &s,
                                        uint32_t granule, uint32_t end, struct warm_run *ret_run) {
@@ -63,7 +77,7 @@ static __device__ uint32_t warm_run_at(const struct warm_job &job, const struct 
         uint32_t below = __ballot_sync(~0U, lane < s.n_units && s.work_begin[lane] <= granule);
         uint32_t above =
                 __ballot_sync(~0U, lane + 32 < s.n_units && s.work_begin[lane + 32] <= granule);
-        uint32_t u = __popc(below) + __popc(above) - 1, rows[2];
+        uint32_t u = __popc(below) + __popc(above) - 1;
 
         n = warm_schedule_granules(s, u, s.shift);
         n_groups = warm_schedule_groups(job, s.units[u].n_rows, &tiles);
@@ -83,14 +97,7 @@ static __device__ uint32_t warm_run_at(const struct warm_job &job, const struct 
         ret_run->whole = ret_run->begin == cb && ret_run->end == ce &&
                          cb / WARM_SPAN_CHUNKS == (ce - 1) / WARM_SPAN_CHUNKS;
         ret_run->stores = group == 0;
-        ret_run->sequence = s.sequences[s.units[u].first_row];
-        for (uint32_t i = 0; i < 2; i++)
-                rows[i] =
-                        __ballot_sync(~0U, lane + 32 * i < s.n_rows &&
-                                                   s.sequences[min(lane + 32 * i, s.n_rows - 1)] ==
-                                                           ret_run->sequence);
-        ret_run->fresh_begin = rows[0] ? __ffs(rows[0]) - 1 : 31 + __ffs(rows[1]);
-        ret_run->fresh_end = ret_run->fresh_begin + __popc(rows[0]) + __popc(rows[1]);
+        warm_run_find_fresh(s, *ret_run);
         return n;
 }
 
@@ -586,7 +593,43 @@ warm_narrow_begin(const struct warm_job &job, const struct warm_schedule &s,
         }
 }
 
-/* One run. K and V of its first chunks are under way (warm_narrow_send), q is in shared memory. */
+/*
+ * A chunk of a run, whose K and V are under way (warm_narrow_send), q being in shared memory; sends for those to come.
+ *
+ * @param blocks of the chunk that is to be sent for; then of the next
+ */
+template <bool BF16, uint32_t D, uint32_t TILES>
+static __device__ __forceinline__ void
+warm_narrow_chunk(const struct warm_job &job, const struct warm_schedule &s,
+                  const struct warm_run &run, uint32_t c, uint2 &blocks, uint8_t *shared,
+                  float (*ret_max)[2], float (*ret_sum)[D / 32][4], float (*ret_mass)[4]) {
+        using N = warm_narrow<D, TILES>;
+        uint32_t stage = (c - run.begin) % N::stages, n_tiles = (run.n_m + 15) / 16;
+
+        if (N::stages == 2 && c == run.begin)
+                warm_copies_wait<3>();
+        else
+                warm_copies_wait<1>();
+        __syncthreads();
+        if (N::stages == 2 && c > run.begin) {
+                warm_narrow_next<BF16, D, TILES>(job, s, run, c + 1, 1 - stage, blocks, shared);
+                blocks = warm_run_blocks(job, s, run, c + 2);
+        }
+        warm_narrow_weigh<BF16, D, TILES>(job, n_tiles, stage, shared, ret_max);
+        if (N::stages == 2)
+                warm_copies_wait<2>();
+        else
+                warm_copies_wait<0>();
+        __syncthreads();
+        warm_narrow_sum<BF16, D, TILES>(n_tiles, stage, warm_shared(shared), ret_sum, ret_mass);
+        if (N::stages == 1) {
+                __syncthreads();
+                warm_narrow_next<BF16, D, TILES>(job, s, run, c + 1, 0, blocks, shared);
+                blocks = warm_run_blocks(job, s, run, c + 2);
+        }
+}
+
+/* One run. */
 template <bool BF16, uint32_t D, uint32_t TILES>
 static __device__ __forceinline__ void warm_narrow_go(const struct warm_job &job,
                                                       const struct warm_schedule &s,
@@ -601,32 +644,10 @@ static __device__ __forceinline__ void warm_narrow_go(const struct warm_job &job
 
         warm_narrow_clear(state);
         for (uint32_t c = run.begin; c < run.end; c++) {
-                uint32_t stage = (c - run.begin) % N::stages;
                 bool last = c + 1 == run.end || (c + 1) % WARM_SPAN_CHUNKS == 0;
                 float max[TILES][2], sum[TILES][D / 32][4], mass[TILES][4];
 
-                if (N::stages == 2 && c == run.begin)
-                        warm_copies_wait<3>();
-                else
-                        warm_copies_wait<1>();
-                __syncthreads();
-                if (N::stages == 2 && c > run.begin) {
-                        warm_narrow_next<BF16, D, TILES>(job, s, run, c + 1, 1 - stage, blocks,
-                                                         shared);
-                        blocks = warm_run_blocks(job, s, run, c + 2);
-                }
-                warm_narrow_weigh<BF16, D, TILES>(job, n_tiles, stage, shared, max);
-                if (N::stages == 2)
-                        warm_copies_wait<2>();
-                else
-                        warm_copies_wait<0>();
-                __syncthreads();
-                warm_narrow_sum<BF16, D, TILES>(n_tiles, stage, warm_shared(shared), sum, mass);
-                if (N::stages == 1) {
-                        __syncthreads();
-                        warm_narrow_next<BF16, D, TILES>(job, s, run, c + 1, 0, blocks, shared);
-                        blocks = warm_run_blocks(job, s, run, c + 2);
-                }
+                warm_narrow_chunk<BF16, D, TILES>(job, s, run, c, blocks, shared, max, sum, mass);
 #pragma unroll
                 for (uint32_t i = 0; i < TILES; i++)
 #pragma unroll

@@ -2,7 +2,7 @@
 /*
  * Which kernels a step's attention is, and how its scratch is divided. Definition: attention.h.
  */
-#include "attention-job.cuh"
+#include "attention-cluster.cuh"
 
 #define SCRATCH_PARTS_MAX                                                                          \
         (48ULL << 20) /* bytes; with fewer parts runs are whole spans (untuned guess) */
@@ -40,16 +40,24 @@ uint64_t warm_cuda_attention_scratch_bytes(uint32_t n_heads, uint32_t n_kv_heads
         return larger(narrow, wide) + 4096;
 }
 
-/* Multiprocessors of the current device; asked once. */
-static uint32_t n_processors(void) {
-        static int n;
-        int device;
+struct device {
+        bool asked, clusters;
+        uint32_t n_processors;
+};
 
-        if (n == 0 &&
-            (cudaGetDevice(&device) != cudaSuccess ||
-             cudaDeviceGetAttribute(&n, cudaDevAttrMultiProcessorCount, device) != cudaSuccess))
-                n = 0;
-        return n ? (uint32_t) n : 132;
+/* Of the current device; asked once. */
+static struct device device_has(void) {
+        static struct device d;
+        int device, n = 0, clusters = 0;
+
+        if (d.asked)
+                return d;
+        if (cudaGetDevice(&device) == cudaSuccess) {
+                (void) cudaDeviceGetAttribute(&n, cudaDevAttrMultiProcessorCount, device);
+                (void) cudaDeviceGetAttribute(&clusters, cudaDevAttrClusterLaunch, device);
+        }
+        d = { true, clusters != 0, n > 0 ? (uint32_t) n : 132U };
+        return d;
 }
 
 /* Room for parts in what is left of the scratch: marks, then sums. */
@@ -59,6 +67,20 @@ static void divide(struct warm_job *job, uint8_t *d_scratch, uint64_t bytes) {
         job->d_marks = (float2 *) d_scratch;
         job->d_sums = (float *) (d_scratch + (n * sizeof(float2) + 255) / 256 * 256);
         job->n_parts = (uint32_t) n;
+}
+
+static bool clusters_allowed = true;
+
+void warm_cuda_attention_clusters(bool allowed) {
+        clusters_allowed = allowed;
+}
+
+/* How deep a step clusters are for. */
+static void prepare_cluster(struct warm_job *job) {
+        uint32_t n = (job->a.n_slots_max + WARM_CUDA_CHUNK - 1) / WARM_CUDA_CHUNK;
+
+        job->clusters = clusters_allowed && device_has().clusters && job->n_tiles == 1 &&
+                        n <= WARM_CLUSTER_BLOCKS;
 }
 
 static void prepare_narrow(struct warm_job *job) {
@@ -74,7 +96,8 @@ static void prepare_narrow(struct warm_job *job) {
         n_groups = (a->n_unit_rows_max * job->ratio + job->n_tiles * 16 - 1) / (job->n_tiles * 16);
         n_work = (uint64_t) a->n_units_max * a->n_kv_heads * n_groups *
                  (a->n_slots_max / WARM_CUDA_CHUNK + 1);
-        job->n_runs = (uint32_t) smaller(2 * n_processors(), n_work);
+        job->n_runs = (uint32_t) smaller(2 * device_has().n_processors, n_work);
+        prepare_cluster(job);
         job->n_threads = 32 * (uint32_t) smaller(n_spans, 16);
 }
 
@@ -91,7 +114,7 @@ static void prepare_wide(struct warm_job *job) {
 
         job->d_q = (uint16_t *) a->d_scratch;
         divide(job, (uint8_t *) a->d_scratch + bytes, a->scratch_bytes - bytes);
-        if (n_blocks < 4 * n_processors() && n_spans > 1 &&
+        if (n_blocks < 4 * device_has().n_processors && n_spans > 1 &&
             a->n_rows_max * a->n_heads * n_spans <= job->n_parts)
                 job->n_spans = (uint32_t) n_spans;
         else

@@ -21,8 +21,9 @@
  * alone and in a step of 2,048. Invisible V is read as 0.
  *
  * Steps of up to WARM_CUDA_NARROW rows: runs of chunks spread evenly over the GPU, whose kernel stores too where units
- * are small, and a kernel that merges what runs left behind. Wider steps: a store kernel, then 64 (row, head) pairs a
- * block that go through their chunks, by spans side by side if the step is too small to fill the GPU.
+ * are small, and a kernel that merges what runs left behind; on sm_90, for few units up to 1,024 slots deep, clusters
+ * that do it all. Wider steps: a store kernel, then 64 (row, head) pairs a block that go through their chunks, by spans
+ * side by side if the step is too small to fill the GPU.
  *
  * Thread: the engine's. Nothing allocates; everything may be captured in a graph.
  */
@@ -97,6 +98,9 @@ struct warm_cuda_attention {
 WARM_CUDA_API uint64_t warm_cuda_attention_scratch_bytes(uint32_t n_heads, uint32_t n_kv_heads,
                                                          uint32_t head_dim_k, uint32_t head_dim_v,
                                                          uint32_t n_rows_max, uint32_t n_slots_max);
+
+/* For tests: whether clusters may be used where the device has them. The same bits come out. */
+WARM_CUDA_API void warm_cuda_attention_clusters(bool allowed);
 
 /*
  * Launch the store of the step's K and V, and of its rotated q into the scratch. Where n_unit_rows_max times the heads

@@ -35,22 +35,44 @@ template <typename Kernel> static inline void warm_carve_out(Kernel kernel) {
                                     cudaSharedmemCarveoutMaxShared); /* a wish */
 }
 
-/* Launch with overlap where the device has it. Return: 0; a cudaError_t. */
+/*
+ * Launch with overlap where the device has it.
+ *
+ * @param cluster blocks of one; 1: none Return: 0; a cudaError_t.
+ */
 template <typename... Parameters, typename... Arguments>
-static inline int warm_launch(void (*kernel)(Parameters...), dim3 grid, dim3 block,
-                              size_t shared_bytes, cudaStream_t stream, bool overlap,
-                              Arguments... arguments) {
-        cudaLaunchAttribute attribute = {};
+static inline int warm_launch_clusters(void (*kernel)(Parameters...), uint32_t cluster, dim3 grid,
+                                       dim3 block, size_t shared_bytes, cudaStream_t stream,
+                                       bool overlap, Arguments... arguments) {
+        cudaLaunchAttribute attributes[2] = {};
         cudaLaunchConfig_t config = {};
 
-        warm_carve_out(kernel);
-        attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-        attribute.val.programmaticStreamSerializationAllowed = 1;
         config.gridDim = grid;
         config.blockDim = block;
         config.dynamicSmemBytes = shared_bytes;
         config.stream = stream;
-        config.attrs = &attribute;
-        config.numAttrs = overlap ? 1 : 0;
+        config.attrs = attributes;
+        if (cluster > 1) {
+                cudaLaunchAttribute *a = &attributes[config.numAttrs++];
+
+                a->id = cudaLaunchAttributeClusterDimension;
+                a->val.clusterDim.x = cluster;
+                a->val.clusterDim.y = a->val.clusterDim.z = 1;
+        }
+        if (overlap) {
+                cudaLaunchAttribute *a = &attributes[config.numAttrs++];
+
+                a->id = cudaLaunchAttributeProgrammaticStreamSerialization;
+                a->val.programmaticStreamSerializationAllowed = 1;
+        }
         return (int) cudaLaunchKernelEx(&config, kernel, (Parameters) arguments...);
+}
+
+template <typename... Parameters, typename... Arguments>
+static inline int warm_launch(void (*kernel)(Parameters...), dim3 grid, dim3 block,
+                              size_t shared_bytes, cudaStream_t stream, bool overlap,
+                              Arguments... arguments) {
+        warm_carve_out(kernel);
+        return warm_launch_clusters(kernel, 1, grid, block, shared_bytes, stream, overlap,
+                                    arguments...);
 }

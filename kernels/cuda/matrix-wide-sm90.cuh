@@ -15,6 +15,7 @@
  */
 #pragma once
 
+#include "cluster.cuh"
 #include "epilogue.cuh"
 #include "format.cuh"
 #include "launch.cuh"
@@ -67,10 +68,6 @@ static __device__ __forceinline__ void barrier_arrive_at(uint64_t *b, uint32_t r
                      "mbarrier.arrive.shared::cluster.b64 _, [there];\n}" ::"r"(at_shared(b)),
                      "r"(rank)
                      : "memory");
-}
-
-static __device__ __forceinline__ void cluster_meet() {
-        asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;" ::: "memory");
 }
 
 static __device__ __forceinline__ void copy_bulk(void *to, const void *from, uint32_t bytes,
@@ -289,7 +286,9 @@ static __device__ __forceinline__ void multiply_stage(const cursor &at, uint32_t
         wgmma_commit();
 }
 
+/* After all lanes have read: the products' end has put them in step already, which no checker knows. */
 static __device__ __forceinline__ void release(cursor &at, uint32_t lane) {
+        __syncwarp();
         if (lane < CLUSTER)
                 barrier_arrive_at(&at.empty[at.stage], lane);
 }
@@ -535,7 +534,7 @@ static __global__ void __launch_bounds__(THREADS, 1)
                 asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
         }
         __syncthreads();
-        cluster_meet();
+        warm_cluster_meet();
         warm_wait_for_before();
         if (group == 0) {
                 asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
@@ -588,7 +587,7 @@ static __global__ void __launch_bounds__(THREADS, 1)
                         }
                 }
         }
-        cluster_meet(); /* nobody leaves while others may still reach into it */
+        warm_cluster_meet(); /* nobody leaves while others may still reach into it */
 }
 
 #else

@@ -17,7 +17,6 @@
  */
 #include <algorithm>
 #include <cmath>
-#include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -28,20 +27,10 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
+#include "fixture.cuh"
 #include "kernels/cuda/attention.h"
 
-#define CHECK(x)                                                                                   \
-        do {                                                                                       \
-                int r_ = (int) (x);                                                                \
-                if (r_) {                                                                          \
-                        printf("not ok - %s: %s (line %d)\n", #x,                                  \
-                               cudaGetErrorString((cudaError_t) r_), __LINE__);                    \
-                        exit(1);                                                                   \
-                }                                                                                  \
-        } while (0)
-
 static std::mt19937_64 dice;
-static int n_failed;
 
 static float normal() {
         return std::normal_distribution<float>()(dice);
@@ -50,39 +39,6 @@ static float normal() {
 static uint32_t below(uint32_t n) {
         return (uint32_t) (dice() % n);
 }
-
-static void report(bool ok, const char *what, ...) {
-        va_list arguments;
-
-        printf("%s - ", ok ? "ok" : "not ok");
-        va_start(arguments, what);
-        vprintf(what, arguments);
-        va_end(arguments);
-        putchar('\n');
-        n_failed += !ok;
-}
-
-/* Device memory that lives as long as the object. */
-template <typename T> struct memory {
-        T *d = NULL;
-        size_t n;
-
-        explicit memory(size_t count) : n(count ? count : 1) {
-                CHECK(cudaMalloc(&d, n * sizeof(T)));
-        }
-        explicit memory(const std::vector<T> &v) : memory(v.size()) { put(v); }
-        memory(const memory &) = delete;
-        ~memory() { cudaFree(d); }
-        void put(const std::vector<T> &v) {
-                CHECK(cudaMemcpy(d, v.data(), v.size() * sizeof(T), cudaMemcpyHostToDevice));
-        }
-        std::vector<T> get() const {
-                std::vector<T> v(n);
-
-                CHECK(cudaMemcpy(v.data(), d, n * sizeof(T), cudaMemcpyDeviceToHost));
-                return v;
-        }
-};
 
 struct shape {
         const char *name;
@@ -348,6 +304,17 @@ static uint64_t scratch_for(const struct world &w) {
                                                  2048, w.n_slots);
 }
 
+static bool clusters_differ; /* a step without them had other bits */
+
+static std::vector<uint16_t> attend(const struct warm_cuda_attention &a, uint32_t n,
+                                    memory<uint16_t> &d_gathered, cudaStream_t stream) {
+        CHECK(warm_cuda_attention_store(&a, stream));
+        CHECK(warm_cuda_attention_run(&a, stream));
+        gather<<<n, 256, 0, stream>>>(a.out, a.n_heads * a.head_dim_v, d_gathered.d);
+        CHECK(cudaStreamSynchronize(stream));
+        return d_gathered.get();
+}
+
 void runner::step(const std::vector<struct piece> &pieces, uint32_t spare_rows) {
         const struct shape &s = w.s;
         uint32_t width = width_of(s), columns = s.n_heads * s.dim_v, n = 0, r = 0;
@@ -392,11 +359,13 @@ void runner::step(const std::vector<struct piece> &pieces, uint32_t spare_rows) 
         a.d_scratch = scratch.d;
         a.scratch_bytes = scratch.n;
         a.n_slots_max = spare_rows ? w.n_slots : a.n_slots_max;
-        CHECK(warm_cuda_attention_store(&a, stream));
-        CHECK(warm_cuda_attention_run(&a, stream));
-        gather<<<n, 256, 0, stream>>>(a.out, columns, d_gathered.d);
-        CHECK(cudaStreamSynchronize(stream));
-        std::vector<uint16_t> values = d_gathered.get();
+        std::vector<uint16_t> values = attend(a, n, d_gathered, stream);
+
+        if (n_max <= WARM_CUDA_NARROW) {
+                warm_cuda_attention_clusters(false);
+                clusters_differ |= attend(a, n, d_gathered, stream) != values;
+                warm_cuda_attention_clusters(true);
+        }
 
         for (auto &p : pieces)
                 for (uint32_t i = 0; i < p.n; i++, r++)
@@ -795,6 +764,6 @@ int main(int argc, char **argv) {
         if (benches)
                 bench_all(argc > 2 ? argv[2] : "");
         else
-                check_all(few);
+                check_all(few), report(!clusters_differ, "the same bits with clusters and without");
         return n_failed ? 1 : 0;
 }
