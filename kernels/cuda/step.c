@@ -9,10 +9,10 @@
 #include "gpu.h"
 #include "kernels/sample.h"
 
-/* Bounds of hi that graphs are captured for: attention's grid grows with it. */
-static const uint32_t slot_bounds[] = { 512, 2048, 8192, 32768, 131072, UINT32_MAX };
+/* Bounds of hi that graphs are captured for: attention's grid grows with it, and up to the first it has clusters. */
+static const uint32_t slot_bounds[] = { 1024, 2048, 8192, 32768, 131072, UINT32_MAX };
 
-#define FEW 2U /* rows that graphs with the smallest grids are captured for */
+#define FEW 2U /* rows: graphs for so many, or less, have grids for just as many */
 
 /* A description being written. */
 struct writer {
@@ -158,7 +158,7 @@ static struct warm_cuda_kind kind_of(const struct writer *t, uint32_t n_wanted) 
                 return k;
         }
         k.n8 = warm_cuda_n8(n);
-        k.n_rows_max = k.n_units_max = n <= FEW ? FEW : k.n8 * 8;
+        k.n_rows_max = k.n_units_max = n <= FEW ? n : k.n8 * 8;
         k.n_unit_rows_max =
                 t->n_unit_rows > 1 ? WARM_CUDA_UNIT_ROWS_NARROW : 1; /* decode, or a prompt's end */
         while (slot_bounds[bound] < t->n_slots)
@@ -167,7 +167,7 @@ static struct warm_cuda_kind kind_of(const struct writer *t, uint32_t n_wanted) 
         k.n_slots_max = k.n_slots_max < t->n_slots ? t->n_slots : k.n_slots_max;
         if (n_wanted)
                 k.n_wanted_max = !k.gather         ? k.n_rows_max
-                                 : n_wanted <= FEW ? FEW
+                                 : n_wanted <= FEW ? n_wanted
                                                    : warm_cuda_n8(n_wanted) * 8;
         return k;
 }
