@@ -9,7 +9,10 @@
 #include "sched/internal.h"
 
 #define CHUNK_NS_DEFAULT (20U * 1000 * 1000) /* untuned, of the issue */
-#define CHUNK_ROWS_FIRST 64U                 /* before anything was measured (untuned guess) */
+#define CHUNK_ALONE      3U                  /* times as long, at most, if nobody else is there */
+#define CHUNK_STEPS_ALONE                                                                          \
+        16U /* of what a step costs whatever is in it: 2,048 tokens of 7B on an H200 in one step */
+#define CHUNK_ROWS_FIRST 64U /* before anything was measured (untuned guess) */
 #define CHUNK_ROWS_MIN                                                                             \
         16U /* below that a step is mostly the reading of the weights (untuned guess) */
 #define CHUNK_ROWS_ALIGN 16U  /* blocked matrix products like whole tiles (untuned guess) */
@@ -83,10 +86,24 @@ static uint32_t collect(struct warm_engine *e, uint32_t model_index, bool prefil
         return n;
 }
 
+/*
+ * What a chunk may take. Who is alone makes nobody wait but what comes next, which mostly goes on from the same prompt:
+ * then chunks are longer where each costs much whatever is in it, as on a GPU.
+ */
+static uint64_t time_of_a_chunk(const struct warm_engine *e, const struct warm_engine_model *m,
+                                bool alone) {
+        uint64_t most = e->config.chunk_ns ? e->config.chunk_ns : CHUNK_NS_DEFAULT;
+        uint64_t wish = CHUNK_STEPS_ALONE * m->ns_per_step;
+
+        if (!alone || wish < most)
+                return most;
+        return wish < CHUNK_ALONE * most ? wish : CHUNK_ALONE * most;
+}
+
 /* Rows that fit into the time of a chunk. */
-static uint32_t rows_of_a_chunk(struct warm_engine *e, uint32_t model_index) {
-        uint64_t chunk_ns = e->config.chunk_ns ? e->config.chunk_ns : CHUNK_NS_DEFAULT;
+static uint32_t rows_of_a_chunk(struct warm_engine *e, uint32_t model_index, bool alone) {
         const struct warm_engine_model *m = &e->models[model_index];
+        uint64_t chunk_ns = time_of_a_chunk(e, m, alone);
         uint64_t left_ns =
                 chunk_ns - (m->ns_per_step < chunk_ns / 2 ? m->ns_per_step : chunk_ns / 2);
         uint64_t n = m->ns_per_row ? left_ns / m->ns_per_row : CHUNK_ROWS_FIRST;
@@ -235,7 +252,9 @@ static bool fill_from(struct warm_engine *e, uint32_t model_index) {
         uint32_t n_decodes = collect(e, model_index, false, decodes);
         uint32_t n_prefills = collect(e, model_index, true, prefills);
         uint32_t most = WARM_ENGINE_BATCH_MAX - (n_prefills > 0 ? 1 : 0);
-        uint32_t rows = rows_of_a_chunk(e, model_index);
+        bool alone = e->n_active == 1 && e->n_waiting == 0 && n_prefills == 1 &&
+                     class_of(prefills[0].run) != CLASS_WARM;
+        uint32_t rows = rows_of_a_chunk(e, model_index, alone);
 
         if (n_decodes + n_prefills == 0)
                 return false;
@@ -322,6 +341,6 @@ void warm_batch_measure(struct warm_engine *e, uint64_t step_ns) {
          */
         if (m->ns_per_row == 0 || per_row < m->ns_per_row)
                 m->ns_per_row = per_row;
-        else if (e->batch.n_rows >= rows_of_a_chunk(e, e->batch.model_index) / 4)
+        else if (e->batch.n_rows >= rows_of_a_chunk(e, e->batch.model_index, false) / 4)
                 m->ns_per_row = (3 * m->ns_per_row + per_row) / 4;
 }

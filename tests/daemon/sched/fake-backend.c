@@ -301,7 +301,8 @@ static int fake_submit(struct warm_backend *b, struct warm_weights *w, const str
                        uint64_t *ret_ticket) {
         struct fake_backend *f = (struct fake_backend *) b;
         uint64_t n = atomic_fetch_add(&f->n_steps, 1) + 1;
-        struct timespec pause = { .tv_nsec = (long) atomic_load(&f->step_ns) };
+        struct timespec pause = { .tv_nsec = (long) (atomic_load(&f->step_ns) +
+                                                     atomic_load(&f->row_ns) * step->n_rows) };
 
         assert(!f->pending_step && step->n_rows > 0 && step->n_rows <= WARM_STEP_ROWS_MAX);
         f->due_ns = 0;

@@ -30,6 +30,7 @@ struct fake_backend {
         struct warm_backend base;
         /* Knobs. */
         _Atomic uint64_t step_ns;      /* what a step takes, in submit */
+        _Atomic uint64_t row_ns;       /* and so much more for each of its rows */
         _Atomic uint64_t async_ns;     /* or: submit returns at once, poll is pending for so long */
         _Atomic uint64_t lose_at;      /* the n-th step is lost (from 1); 0: never */
         atomic_bool lose_in_poll;      /* in poll, not in submit */

@@ -159,6 +159,46 @@ static void a_few_rows_do_not_make_chunks_small(void **state) {
         harness_end(&h);
 }
 
+/* A step costs 2 ms and 10 us a row; a chunk may take 4 ms, and 12 if nobody else is there. */
+static void a_prompt_alone_has_longer_chunks(void **state) {
+        struct warm_request *r, *decoding;
+        uint64_t alone, together;
+        struct harness h;
+
+        (void) state;
+        harness_start(&h, (struct harness_options){ .n_context = 2048, .chunk_ns = 4000000 });
+        atomic_store(&h.fake->step_ns, 2000000);
+        atomic_store(&h.fake->row_ns, 10000);
+        for (uint32_t i = 0; i < 4; i++) { /* what steps and rows cost is learned */
+                r = i % 2 ? long_prompt(&h, 1000, (char) i) : harness_complete(&h, "ab", 0, 8);
+                harness_run(&h, r);
+                warm_request_free(r);
+        }
+        atomic_store(&h.fake->n_prefill_rows_most, 0);
+        r = long_prompt(&h, 1000, 8);
+        harness_run(&h, r);
+        harness_check(&h, r);
+        warm_request_free(r);
+        alone = atomic_load(&h.fake->n_prefill_rows_most);
+
+        atomic_store(&h.fake->never_ends, true);
+        decoding = harness_complete(&h, "cd", 0, 400);
+        harness_submit(&h, decoding);
+        usleep(20000); /* its own prompt is done */
+        atomic_store(&h.fake->n_prefill_rows_most, 0);
+        r = long_prompt(&h, 1000, 9);
+        harness_submit(&h, r);
+        harness_wait(&h, r);
+        harness_check(&h, r);
+        warm_request_free(r);
+        together = atomic_load(&h.fake->n_prefill_rows_most);
+        assert_true(alone > together + together / 2);
+        warm_engine_cancel(h.engine, decoding->id);
+        harness_wait_done(&h, 7);
+        warm_request_free(decoding);
+        harness_end(&h);
+}
+
 static void prompts_of_two_uids_take_turns_and_the_newest_goes_first(void **state) {
         struct warm_request *many[3], *one, *first = NULL, *held;
         struct harness h;
@@ -383,6 +423,7 @@ int main(void) {
                 cmocka_unit_test(a_newcomer_shares_steps_with_twenty_that_run),
                 cmocka_unit_test(a_long_prompt_does_not_stop_others_from_decoding),
                 cmocka_unit_test(a_few_rows_do_not_make_chunks_small),
+                cmocka_unit_test(a_prompt_alone_has_longer_chunks),
                 cmocka_unit_test(prompts_of_two_uids_take_turns_and_the_newest_goes_first),
                 cmocka_unit_test(warming_takes_little_of_a_step_that_somebody_waits_for),
                 cmocka_unit_test(two_models_take_turns),
