@@ -6,17 +6,29 @@ N tokens of source text (default 2,048) run in windows of 512, each a sequence o
   the CPU backend, K and V in binary16,
   tests/kernels/oracle.py in float32 with nothing quantized but the weights (as the file has them),
   tests/kernels/exact.py (the first --exact tokens, in windows of 320): every rounding as the kernels do it,
-  llama-perplexity, if WARM_PEERS names a folder with it: its log-probabilities come in 16 bits, cut at 16 below the
-  highest; ours are rounded and float32's cut alike.
+  a peer: llama-perplexity, if WARM_PEERS names a folder with it: its log-probabilities come in 16 bits, cut at 16 below
+  the highest; ours are rounded and float32's cut alike. Else oracle.py with the kernels' roundings, in float64: so it does
+  not depend on the order in which a BLAS sums, which moves roundings (float32's logits hardly do).
 
 Held, exit 1 otherwise:
   exact: the bound is 0; logits equal bit for bit in >= 99.9% of positions (each fma of the oracle may be rounded twice
   the wrong way in one of 2^29), top-1 in >= 99.9%;
-  float32: top-1 and negative log-likelihood (NLL) no worse than llama.cpp's by more than 3 standard errors of the
-  difference, position by position; the root mean square of the logits' error not over 1.05 times llama.cpp's. Without the
-  peer top-1 >= 98% and NLL within 3 standard errors of float32's;
-  llama.cpp's root mean square is not over twice ours: else it computes something else than the plan says.
+  float32: top-1 and negative log-likelihood (NLL) no worse than the peer's by more than 3 standard errors of the
+  difference, position by position; the root mean square of the logits' error not over 1.05 times the peer's; without
+  llama.cpp NLL within 3 standard errors of float32's, too;
+  the peer's root mean square is not over twice ours: else it computes something else than the plan says.
 Scored are the positions that llama-perplexity scores: the second half of each window.
+
+Why no fixed share of top-1: what int8 moves depends on how close the text's calls are, 1.2% of 30,600 positions of the
+draft model, 2.5% of 1,020 of some texts, where one standard error is 0.4%, and 2.8% with SmolLM2. A peer on the same
+positions has the same calls. How far chance alone carries two sides (51,000 positions of the main model, 30,600 of the
+draft, warmd and llama.cpp and oracle.py with each other): top-1 and NLL show no autocorrelation at lags 1 to 50, so their
+plain standard error is the right one (windows as the units: at most 1.14 times it); the ratio of the root mean squares
+over 1,020 positions has a standard deviation of 0.02 (draft) and 0.03 to 0.05 (main: some windows err far more, on either
+side). So one over 1.05 on another text of that length says nothing yet: take more tokens.
+
+The text is numbers.txt as far as that goes: beginnings of source files, kept so that the test's result depends neither on
+the machine's files nor on an edit here. Longer texts are pieces of source files of this repository and of this machine.
 
 Without MODEL: the draft and the main model in models/. --all: also warm-nano as Q4_K_M (made by llama-quantize), and
 SmolLM2 ($WARM_SMOLLM, a file or a folder of GGUF files). --rope: the draft model with metadata that scales RoPE, each
@@ -57,7 +69,11 @@ def files_of(top, ending, n_max=300):
 
 
 def text_of(n_bytes):
-    """Pieces of source files, the kinds in turn."""
+    """numbers.txt, or pieces of source files, the kinds in turn."""
+    with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "numbers.txt"), "rb") as f:
+        text = f.read()
+    if n_bytes <= len(text):
+        return text[:n_bytes]
     kinds = [files_of(*t) for t in TEXTS]
     text = b""
     for i in range(max(map(len, kinds))):
@@ -176,33 +192,34 @@ def compare_exact(args, model, plan, tensors, raw, tokens):
 def compare_float(args, model, plan, tensors, tokens, peer):
     """Return: an error or None."""
     reference = oracle.Model(plan, tensors, quantize=False, kv_half=False, dtype=np.float32)
-    scores, half = {"float32": Score(), "warmd": Score()}, WINDOW // 2
-    if peer:
-        scores["llama.cpp"] = Score()
+    rounding, name, half = oracle.Model(plan, tensors), "llama.cpp" if peer else "oracle.py", WINDOW // 2
+    scores = {"float32": Score(), "warmd": Score(), name: Score()}
     for i, ours in enumerate(windows(args.write_logits, model, tokens, WINDOW, args.threads, plan["embedding"]["rows"])):
         ids = tokens[i * WINDOW:(i + 1) * WINDOW]
         truth, after = logprobs(reference.logits(ids)[half:-1]), ids[half + 1:]
         scores["float32"].add(truth, truth, after)
         scores["warmd"].add(logprobs(ours[half:-1], rounded=True), truth, after)
-        if peer:
-            scores["llama.cpp"].add(peer.logprobs(i), truth, after)
+        scores[name].add(peer.logprobs(i) if peer else logprobs(rounding.logits(ids)[half:-1], rounded=True), truth, after)
     for s in scores.values():
         s.end()
     print(f"\n| {os.path.basename(model)}, {len(tokens)} tokens, {len(scores['warmd'].nll)} scored | top-1 as float32 | NLL, nats "
           "| logit error, rms | largest | KL, 1e-4 nats |\n|---|---|---|---|---|---|")
-    for name, s in scores.items():
-        print(s.row(name))
-    ours, theirs = scores["warmd"], scores["llama.cpp" if peer else "float32"]
+    for side, s in scores.items():
+        print(s.row(side))
+    ours, theirs = scores["warmd"], scores[name]
     nll, nll_error = difference(ours.nll, theirs.nll)
     same, same_error = difference(ours.same, theirs.same)
-    print(f"\nwarmd less {'llama.cpp' if peer else 'float32'}: NLL {nll:+.5f} +- {nll_error:.5f}, top-1 {100 * same:+.2f}% +- {100 * same_error:.2f}%", flush=True)
-    if peer and theirs.square.mean() > 4 * ours.square.mean():
-        return "llama.cpp computes another model"
+    print(f"\nwarmd less {name}: NLL {nll:+.5f} +- {nll_error:.5f}, top-1 {100 * same:+.2f}% +- {100 * same_error:.2f}%", flush=True)
+    if theirs.square.mean() > 4 * ours.square.mean():
+        return name + " computes another model"
     if nll > 3 * nll_error:
-        return "a worse NLL"
-    if peer and (same < -3 * same_error or ours.square.mean() > 1.05 ** 2 * theirs.square.mean()):
-        return "further from float32 than llama.cpp"
-    return None if peer or ours.same.mean() >= 0.98 else "top-1 below 98%"
+        return "a worse NLL than " + name
+    loss, loss_error = difference(ours.nll, scores["float32"].nll)
+    if not peer and loss > 3 * loss_error:
+        return "a worse NLL than float32"
+    if same < -3 * same_error or ours.square.mean() > 1.05 ** 2 * theirs.square.mean():
+        return "further from float32 than " + name
+    return None
 
 
 def compare(args, model, text, folder):
