@@ -8,7 +8,7 @@ Four builds, each in a folder of its own under build-test/ (WARM_TEST_DIR moves 
   fuzz    the libFuzzer targets, compiled with clang
   cuda    the CUDA backend for two architectures, where nvcc is; its suite says what it skips where there is no GPU
 --quick leaves out slow and system, and the last three builds; named suites leave out all but the plain one (`cuda`: its own).
-Everything printed goes to the terminal; each failing test's own log follows at the end.
+Everything printed goes to the terminal; the last lines of what each failing test printed come once more at the end.
 """
 import json, os, shutil, subprocess, sys, time
 
@@ -70,6 +70,12 @@ def reason(row):
     return lines[-1].strip() if lines else "no reason given"
 
 
+def last_words(row, n_lines=40):
+    """What a test printed last."""
+    lines = [s for key in ("stdout", "stderr") for s in (row.get(key) or "").rstrip().split("\n")]
+    return "".join("\n    " + s for s in lines[-n_lines:] if s)
+
+
 def main():
     quick = "--quick" in sys.argv
     suites = [a for a in sys.argv[1:] if not a.startswith("-")]
@@ -97,7 +103,7 @@ def main():
     for r in skipped:
         say(f"skipped: {r['name']}: {reason(r)}")
     for r in failed:
-        say(f"FAILED: {r['name']} ({r['result']})")
+        say(f"FAILED: {r['name']} ({r['result']}){last_words(r)}")
     say(f"{time.time() - started:.0f} s")
     say(f"{len(passed)} passed, {len(failed)} failed, {len(skipped)} skipped")
     return 1 if failed else 0

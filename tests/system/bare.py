@@ -4,13 +4,15 @@
 
 debootstrap makes the tree (minbase: no compiler, no Python), the mirror is the one that this machine's apt uses, git is
 installed as a user would, and the two commands of the README run there in a container (systemd-nspawn, not booted).
-Prints each command's time and last lines. Exit 0 if both succeed; 77 with a word where it cannot run. Needs root.
+Prints each command's time and last lines; if one fails, the whole of its log stays, and where is said. --keep: all stays.
+Exit 0 if both succeed; 77 with a word where it cannot run. Needs root.
 """
 import os, shutil, subprocess, sys, tempfile, time
 
 from debian import make_tree, need
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+TAIL, TAIL_FAILED = 6, 150       # lines; tools/test closes with what its failing tests said
 HOST_APT = ("/etc/apt/sources.list", "/etc/apt/sources.list.d", "/etc/apt/apt.conf.d", "/etc/apt/keyrings", "/etc/apt/trusted.gpg.d", "/etc/resolv.conf")
 
 
@@ -38,7 +40,7 @@ def main():
     only = sys.argv[sys.argv.index("--only") + 1] if "--only" in sys.argv else None
     need("debootstrap", "systemd-nspawn", "git")
     work = tempfile.mkdtemp(prefix="warm-bare-", dir="/var/tmp")
-    tree, bad = work + "/tree", 0
+    tree, bad = work + "/tree", []
     try:
         make_tree(tree)
         copy_apt_settings(tree)
@@ -48,19 +50,23 @@ def main():
         for name, command in steps:
             if only and name.startswith(("try", "test")) and not name.startswith(only):
                 continue
-            code, seconds = inside(tree, command, work + "/log")
-            tail = open(work + "/log", errors="replace").read().rstrip().split("\n")
+            log = work + "/" + name.replace(" ", "-") + ".log"
+            code, seconds = inside(tree, command, log)
+            with open(log, errors="replace") as f:
+                tail = f.read().rstrip().split("\n")
             print(f"{name}: exit {code}, {seconds:.0f} s", flush=True)
             if code or name in ("try", "test"):
-                print("    " + "\n    ".join(tail[-40 if name == "try" or code else -6:]), flush=True)
-            bad += code != 0
+                print("    " + "\n    ".join(tail[-(TAIL_FAILED if code else 40 if name == "try" else TAIL):]), flush=True)
+            bad += [log] if code else []
             if code and name in ("git", "clone"):
                 break
     finally:
         if "--keep" in sys.argv:
             print("kept: " + work)
         else:
-            shutil.rmtree(work, ignore_errors=True)
+            shutil.rmtree(tree if bad else work, ignore_errors=True)
+        for log in bad:
+            print("the whole log: " + log)
     sys.exit(1 if bad else 0)
 
 
