@@ -28,7 +28,8 @@ over 1,020 positions has a standard deviation of 0.02 (draft) and 0.03 to 0.05 (
 side). So one over 1.05 on another text of that length says nothing yet: take more tokens.
 
 The text is numbers.txt as far as that goes: beginnings of source files, kept so that the test's result depends neither on
-the machine's files nor on an edit here. Longer texts are pieces of source files of this repository and of this machine.
+the machine's files nor on an edit here. Longer texts are pieces of source files of this repository and of this machine,
+the first --skip bytes left out.
 
 Without MODEL: the draft and the main model in models/. --all: also warm-nano as Q4_K_M (made by llama-quantize), and
 SmolLM2 ($WARM_SMOLLM, a file or a folder of GGUF files). --rope: the draft model with metadata that scales RoPE, each
@@ -68,12 +69,13 @@ def files_of(top, ending, n_max=300):
     return out
 
 
-def text_of(n_bytes):
-    """numbers.txt, or pieces of source files, the kinds in turn."""
+def text_of(n_bytes, skip):
+    """numbers.txt, or pieces of source files, the kinds in turn, from the skip-th byte on."""
     with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "numbers.txt"), "rb") as f:
         text = f.read()
-    if n_bytes <= len(text):
-        return text[:n_bytes]
+    if skip + n_bytes <= len(text):
+        return text[skip:skip + n_bytes]
+    n_bytes += skip
     kinds = [files_of(*t) for t in TEXTS]
     text = b""
     for i in range(max(map(len, kinds))):
@@ -82,7 +84,7 @@ def text_of(n_bytes):
                 with open(paths[i], "rb") as f:
                     data = f.read(PIECE_BYTES).decode("utf-8", "ignore").replace("\r", "").replace("\0", "")
                 text += data.rpartition("\n")[0].encode() + b"\n"
-    return text
+    return text[skip:]
 
 
 class Peer:
@@ -280,6 +282,7 @@ def main():
     p.add_argument("tokenize_file")
     p.add_argument("--tokens", type=int, default=2048)
     p.add_argument("--exact", type=int, default=2048, help="tokens; 0: not at all")
+    p.add_argument("--skip", type=int, default=0, help="bytes of the text")
     p.add_argument("--threads", type=int, default=os.cpu_count())
     p.add_argument("--all", action="store_true")
     p.add_argument("--rope", action="store_true")
@@ -291,7 +294,7 @@ def main():
     with tempfile.TemporaryDirectory(prefix="warm-numbers-") as folder:
         text = os.path.join(folder, "text")
         with open(text, "wb") as f:
-            f.write(text_of(max(args.tokens, args.exact) * 6))
+            f.write(text_of(max(args.tokens, args.exact) * 6, args.skip))
         for model in models_of(args, folder):
             failed |= compare(args, model, text, folder)
     return int(failed)
