@@ -172,10 +172,39 @@ static int take_element(struct warm_frame *f, const uint8_t *data, size_t n_data
         return 0;
 }
 
+/*
+ * Integers inside the parameters, one after the other: what a prompt of ids is. All but the last of their level; what
+ * is cut or beyond a limit is left to take_element().
+ */
+static void take_integers(struct warm_frame *f, const uint8_t *data, size_t n_data) {
+        static const uint8_t n_bytes[0x08] = { 2, 3, 5, 9, 2, 3, 5, 9 }; /* of cc to d3 */
+        uint32_t n_left = f->n_left[f->depth - 1];
+        uint64_t offset = f->offset, n_pending = f->n_pending;
+
+        while (n_left > 1 && offset < n_data) {
+                uint8_t first = data[offset];
+                unsigned n = first <= 0x7f || first >= 0xe0   ? 1
+                             : first >= 0xcc && first <= 0xd3 ? n_bytes[first - 0xcc]
+                                                              : 0;
+
+                if (n == 0 || n > n_data - offset || n > WARM_FRAME_BYTES_MAX - offset ||
+                    n_pending - 1 > WARM_FRAME_BYTES_MAX - offset - n)
+                        break;
+                offset += n;
+                n_left--;
+                n_pending--;
+        }
+        f->n_left[f->depth - 1] = n_left;
+        f->n_pending = n_pending;
+        f->offset = offset;
+}
+
 int warm_frame_check(struct warm_frame *f, const void *data, size_t n_data, size_t *ret_n_bytes) {
         int r;
 
         while (!f->closed) {
+                if (f->depth > 1)
+                        take_integers(f, data, n_data);
                 r = take_element(f, data, n_data);
                 if (r != 0)
                         return r;

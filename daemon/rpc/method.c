@@ -38,8 +38,9 @@ int32_t *warm_call_ids(struct warm_call *call, const msgpack_object *array, cons
                 return NULL;
         }
         for (uint32_t i = 0; i < n; i++) {
-                uint64_t id;
-                int r = warm_read_uint(warm_read_element(array, i), &id);
+                const msgpack_object *o = &array->via.array.ptr[i];
+                uint64_t id = o->via.u64;
+                int r = o->type == MSGPACK_OBJECT_POSITIVE_INTEGER ? 0 : warm_read_uint(o, &id);
 
                 if (r == 0 && id < n_vocab) {
                         ids[i] = (int32_t) id;

@@ -227,6 +227,60 @@ static void a_large_frame_in_small_pieces_is_walked_once(void **state) {
         free(b.data);
 }
 
+/* [0, 1, "m", [[i, ...]]]: n integers, the widths in turn, or all of one width. */
+static struct bytes integers(uint32_t n, int width) {
+        static const uint8_t heads[] = {
+                0x00, 0xff, 0xcc, 0xcd, 0xce, 0xcf, 0xd0, 0xd1, 0xd2, 0xd3
+        };
+        static const uint8_t sizes[] = { 1, 1, 2, 3, 5, 9, 2, 3, 5, 9 };
+        struct bytes b = make(11 + 9 * (size_t) n);
+
+        memcpy(b.data, "\x94\x00\x01\xa1m\x91\xdd", 7);
+        for (int i = 0; i < 4; i++)
+                b.data[7 + i] = (uint8_t) (n >> (24 - 8 * i));
+        b.n = 11;
+        for (uint32_t i = 0; i < n; i++) {
+                uint32_t at = width >= 0 ? (uint32_t) width : i % 10;
+
+                memset(b.data + b.n, 0xc1, sizes[at]); /* what is no head */
+                b.data[b.n] = heads[at];
+                b.n += sizes[at];
+        }
+        return b;
+}
+
+static void integers_of_all_widths_pass_however_they_come(void **state) {
+        struct bytes b = integers(200, -1);
+        size_t n;
+
+        (void) state;
+        assert_int_equal(check(b.data, b.n, &n), 0);
+        assert_int_equal(n, b.n);
+        for (size_t cut = 0; cut < b.n; cut++) {
+                struct warm_frame f = { 0 };
+
+                assert_int_equal(warm_frame_check(&f, b.data, cut, &n), WARM_FRAME_E_MORE);
+                assert_int_equal(warm_frame_check(&f, b.data, b.n, &n), 0);
+                assert_int_equal(n, b.n);
+        }
+        b.data[11 + 36 * 10] = 0xc1; /* a head in the middle */
+        assert_int_equal(check(b.data, b.n, &n), WARM_FRAME_E_RESERVED);
+        free(b.data);
+}
+
+static void integers_end_at_the_size_limit(void **state) {
+        const uint32_t most = (WARM_FRAME_BYTES_MAX - 11) / 9;
+        struct bytes at = integers(most, 5), past = integers(most + 1, 5);
+        size_t n;
+
+        (void) state;
+        assert_int_equal(check(at.data, at.n, &n), 0);
+        assert_int_equal(n, at.n);
+        assert_int_equal(check(past.data, past.n, &n), WARM_FRAME_E_LARGE);
+        free(at.data);
+        free(past.data);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(the_three_messages_pass),
@@ -240,6 +294,8 @@ int main(void) {
                 cmocka_unit_test(elements_end_at_their_limit),
                 cmocka_unit_test(a_frame_that_comes_byte_by_byte_is_found_at_its_last_byte),
                 cmocka_unit_test(a_large_frame_in_small_pieces_is_walked_once),
+                cmocka_unit_test(integers_of_all_widths_pass_however_they_come),
+                cmocka_unit_test(integers_end_at_the_size_limit),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
