@@ -237,6 +237,7 @@ static void start_daemon(struct daemon *d, enum mishap what, uint64_t at_step,
 
 /* What it said until its end, and its exit status. */
 static int end_daemon(struct daemon *d, char *ret_said, size_t size) {
+        char lock[128];
         size_t n = 0;
         ssize_t k;
         int status;
@@ -247,7 +248,9 @@ static int end_daemon(struct daemon *d, char *ret_said, size_t size) {
         ret_said[n] = '\0';
         close(d->said);
         unlink(d->socket);
-        rmdir(d->folder);
+        assert_true(snprintf(lock, sizeof(lock), "%s.lock", d->socket) < (int) sizeof(lock));
+        unlink(lock); /* which the daemon leaves, for the next one */
+        assert_int_equal(rmdir(d->folder), 0);
         assert_true(WIFEXITED(status));
         return WEXITSTATUS(status);
 }
