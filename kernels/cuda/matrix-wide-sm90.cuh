@@ -286,11 +286,23 @@ static __device__ __forceinline__ void multiply_stage(const cursor &at, uint32_t
         wgmma_commit();
 }
 
-/* After all lanes have read: the products' end has put them in step already, which no checker knows. */
+/* One lane speaks for its warp, which a checker of races does not know: for it, all of them do. */
+#ifdef WARM_CUDA_RACECHECK
+#define ARRIVALS 32U
+#else
+#define ARRIVALS 1U
+#endif
+
+/* All lanes have read the stage. */
 static __device__ __forceinline__ void release(cursor &at, uint32_t lane) {
         __syncwarp();
+#ifdef WARM_CUDA_RACECHECK
+        for (uint32_t rank = 0; rank < CLUSTER; rank++)
+                barrier_arrive_at(&at.empty[at.stage], rank);
+#else
         if (lane < CLUSTER)
                 barrier_arrive_at(&at.empty[at.stage], lane);
+#endif
 }
 
 static __device__ __forceinline__ void advance(cursor &at) {
@@ -529,7 +541,7 @@ static __global__ void __launch_bounds__(THREADS, 1)
                 barrier_init(&x_empty, 8);
                 for (uint32_t i = 0; i < n_stages; i++) {
                         barrier_init(&full[i], 1);
-                        barrier_init(&empty[i], 8 * CLUSTER);
+                        barrier_init(&empty[i], 8 * ARRIVALS * CLUSTER);
                 }
                 asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
         }
