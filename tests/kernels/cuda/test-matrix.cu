@@ -15,30 +15,14 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <cuda_runtime.h>
 #include <vector>
 
+#include "fixture.cuh"
 #include "kernels/cuda/matrix.h"
 #include "kernels/cuda/rows.h"
 
-#define CHECK(x)                                                                                   \
-        do {                                                                                       \
-                int e_ = (int) (x);                                                                \
-                if (e_) {                                                                          \
-                        printf("%s:%d: %s: %s\n", __FILE__, __LINE__, #x,                          \
-                               cudaGetErrorString((cudaError_t) e_));                              \
-                        exit(1);                                                                   \
-                }                                                                                  \
-        } while (0)
-
-static int failures;
 static uint32_t n_sms;
 static bool hopper;
-
-static void report(bool ok, const char *what, const char *detail) {
-        printf("%s - %s%s%s\n", ok ? "ok" : "not ok", what, detail[0] ? ": " : "", detail);
-        failures += !ok;
-}
 
 static uint64_t state = 1;
 
@@ -154,7 +138,7 @@ static problem make(enum warm_type type, uint32_t rows, uint32_t cols, uint32_t 
         }
         CHECK(cudaDeviceSynchronize());
         if (host(d_overflow, 1)[0])
-                report(false, "packing overflows", warm_type_info(type)->name);
+                report(false, "packing overflows: %s", warm_type_info(type)->name);
         CHECK(cudaFree(d));
         return p;
 }
@@ -298,9 +282,10 @@ static void test_type(enum warm_type type, uint32_t rows, uint32_t cols, uint32_
                 }
         snprintf(detail, sizeof(detail), "%s %ux%u, %u segment%s, error at most %.3f of the bound",
                  warm_type_info(type)->name, rows, cols, segments, segments > 1 ? "s" : "", worst);
-        report(worst < 1, "a product is what double says", detail);
+        report(worst < 1, "a product is what double says: %s", detail);
         report(same,
-               "1 to 300 rows, narrow, wide and wgmma, with less shared memory too: the same bits",
+               "1 to 300 rows, narrow, wide and wgmma, with less shared memory too: the same bits: "
+               "%s",
                detail);
         CHECK(cudaFree((void *) p.m.d_data));
 }
@@ -320,7 +305,7 @@ static void test_share(enum warm_type type, uint32_t rows, uint32_t cols, uint32
                 same = same && product(p, x, n, SHARED) == whole;
         snprintf(detail, sizeof(detail), "%s %ux%u, %u segments, %u rows",
                  warm_type_info(type)->name, rows, cols, segments, n);
-        report(same, "tiles that blocks share: the same bits", detail);
+        report(same, "tiles that blocks share: the same bits: %s", detail);
         CHECK(cudaFree((void *) p.m.d_data));
 }
 
@@ -348,7 +333,7 @@ static void test_two(enum warm_type type, uint32_t rows, uint32_t cols, uint32_t
         warm_cuda_narrow_limit(0);
         snprintf(detail, sizeof(detail), "%s %ux%u beside Q6_K, %u segments",
                  warm_type_info(type)->name, rows, cols, segments);
-        report(same, "two products in one launch: the same bits", detail);
+        report(same, "two products in one launch: the same bits: %s", detail);
         CHECK(cudaFree((void *) p.m.d_data));
         CHECK(cudaFree((void *) q.m.d_data));
 }
@@ -499,7 +484,7 @@ static void test_epilogues(uint32_t n) {
         snprintf(detail, sizeof(detail), "%u rows: gated %.5f, x %.6f, next %.6f, squares %.7f", n,
                  worst.gated, worst.x, worst.next, worst.square);
         report(worst.gated < 0.01 && worst.x < 1e-3 && worst.next < 2e-3 && worst.square < 1e-5,
-               "norms, gate and residual come out", detail);
+               "norms, gate and residual come out: %s", detail);
 }
 
 /* A model's shape, for --bench. */
@@ -682,7 +667,7 @@ int main(int argc, char **argv) {
         if (hopper)
                 test_share(WARM_TYPE_Q8_0, 1536, 1536, 4, 128);
         if (few)
-                return failures != 0;
+                return n_failed != 0;
         test_type(WARM_TYPE_BF16, 48, 2048, 8);
         test_type(WARM_TYPE_F32, 24, 40, 8);
         test_type(WARM_TYPE_F32, 24, 16, 1);
@@ -696,5 +681,5 @@ int main(int argc, char **argv) {
                 test_share(WARM_TYPE_Q6_K, 3584, 1536, 8, 1100);
                 test_share(WARM_TYPE_Q4_K, 1536, 4096, 8, 2048);
         }
-        return failures != 0;
+        return n_failed != 0;
 }
