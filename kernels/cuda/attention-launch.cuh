@@ -42,12 +42,11 @@ static int warm_attention_runs(const struct warm_job &job, cudaStream_t stream) 
                            dim3(WARM_ATTENTION_THREADS), N::bytes, stream, job.a.overlap, job);
 }
 
-/* How many clusters of this kernel the device runs at once; asked once. */
-template <typename Kernel>
-static int warm_cluster_allow(Kernel kernel, uint32_t bytes, int *ret_clusters) {
+/* How many clusters of this kernel the device runs at once: none on a part of a GPU, say. */
+template <typename Kernel> static int warm_clusters_most(Kernel kernel, uint32_t bytes) {
         cudaLaunchAttribute attribute = {};
         cudaLaunchConfig_t config = {};
-        cudaError_t r;
+        int n = 0;
 
         attribute.id = cudaLaunchAttributeClusterDimension;
         attribute.val.clusterDim.x = WARM_CLUSTER_BLOCKS;
@@ -58,16 +57,13 @@ static int warm_cluster_allow(Kernel kernel, uint32_t bytes, int *ret_clusters) 
         config.attrs = &attribute;
         config.numAttrs = 1;
         warm_carve_out(kernel);
-        r = cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
-        if (r == cudaSuccess)
-                r = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                         (int) bytes);
-        if (r == cudaSuccess)
-                r = cudaOccupancyMaxActiveClusters(ret_clusters, kernel, &config);
-        if (r != cudaErrorInvalidClusterSize)
-                return (int) r;
-        (void) cudaGetLastError(); /* a part of a GPU, say: without them, then */
-        *ret_clusters = 0;
+        if (cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1) ==
+                    cudaSuccess &&
+            cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                 (int) bytes) == cudaSuccess &&
+            cudaOccupancyMaxActiveClusters(&n, kernel, &config) == cudaSuccess)
+                return n;
+        (void) cudaGetLastError(); /* there are other kernels */
         return 0;
 }
 
@@ -78,16 +74,15 @@ static int warm_attention_clusters(const struct warm_job &job, cudaStream_t stre
         using C = warm_cluster<D>;
         static_assert(C::bytes <= 227 << 10, "a block does not fit");
         uint32_t n = job.a.n_units_max * job.a.n_kv_heads;
-        static int n_most = -1;
-        int r = 0;
+        static int n_most = -1; /* asked once */
 
         *ret_done = false;
         if (!job.clusters)
                 return 0;
         if (n_most < 0)
-                r = warm_cluster_allow(warm_cluster_kernel<BF16, D>, C::bytes, &n_most);
-        if (r || n > (uint32_t) n_most)
-                return r;
+                n_most = warm_clusters_most(warm_cluster_kernel<BF16, D>, C::bytes);
+        if (n > (uint32_t) n_most)
+                return 0;
         *ret_done = true;
         return warm_launch_clusters(warm_cluster_kernel<BF16, D>, WARM_CLUSTER_BLOCKS,
                                     dim3(n * WARM_CLUSTER_BLOCKS), dim3(WARM_ATTENTION_THREADS),
