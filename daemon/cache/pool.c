@@ -283,6 +283,8 @@ void warm_pool_unpin(struct warm_cache *c, uint32_t ref) {
         assert(c->blocks[ref].n_pins > 0);
         c->blocks[ref].n_pins--;
         count_busy(c, ref, true);
+        if (c->blocks[ref].n_pins == 0 && c->records[ref].sum == 0)
+                warm_sum_want(c, ref); /* left to others, or to nobody: it rests now */
 }
 
 void warm_pool_unpin_cold(struct warm_cache *c, uint32_t ref) {

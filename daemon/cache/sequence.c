@@ -206,10 +206,8 @@ struct warm_cache_sequence *warm_cache_close(struct warm_cache_sequence *public)
         c->clock++;
         tail = s->n_linked > 0 ? warm_table_ref(s, c->primary, s->n_linked - 1) : NONE;
         warm_table_close(s);
-        if (tail != NONE && c->records[tail].n_ready < WARM_BLOCK_TOKENS) {
-                warm_sum_want_entry(c, tail);
+        if (tail != NONE && c->records[tail].n_ready < WARM_BLOCK_TOKENS)
                 prune(c, tail);
-        }
         unlist(c, s);
         warm_pool_uid_put(c, s->uid_slot);
         free(s);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Which blocks still need their sum: a ring of refs, each in it once, so that it has room for all. Blocks enter when
- * their bytes have come to rest; what happened to them since is looked at when they leave.
+ * their bytes have come to rest: when they are full, and whenever the last sequence leaves them. What happened to them
+ * since is looked at when they leave the ring.
  */
 #include "internal.h"
 

@@ -456,6 +456,64 @@ static void snapshots_take_what_is_unpinned_and_never_the_last_state(void **stat
         warm_cache_free(c);
 }
 
+static void sum_all(struct warm_cache *c) {
+        uint32_t g, block;
+
+        while (warm_cache_unsummed(c, &g, &block))
+                warm_cache_set_sum(c, g, block, 1);
+        for (uint32_t ref = 0; ref < c->base[c->config.n_groups]; ref++)
+                if (c->blocks[ref].place == WARM_PLACE_LINKED && c->blocks[ref].n_pins == 0)
+                        assert_int_not_equal(c->records[ref].sum, 0);
+}
+
+/* A sequence goes back behind its tail while another waits to copy from it: the tail stays, and nobody is on it. */
+static void a_tail_that_is_left_to_others_gets_its_sum(void **state) {
+        struct warm_cache *c = make(16, 0);
+        struct warm_cache_sequence *a, *b;
+        int32_t t[100];
+
+        (void) state;
+        count_up(t, 100, 0);
+        a = open_at(c, ME, t, 50, 100, 0);
+        write_up_to(a, t, 50);
+        b = open_at(c, ME, t, 51, 100, 50);
+        warm_cache_rollback(a, 20);
+        write_up_to(b, t, 60);
+        warm_cache_check(c);
+        sum_all(c);
+        warm_cache_close(a);
+        warm_cache_close(b);
+        warm_cache_check(c);
+        sum_all(c);
+        warm_cache_free(c);
+}
+
+/* A block that fills up to what another one holds already stays, if somebody waits to copy from it. */
+static void a_twin_that_is_held_gets_its_sum(void **state) {
+        struct warm_cache *c = make(16, 0);
+        struct warm_cache_sequence *a, *b, *copies;
+        int32_t t[100];
+
+        (void) state;
+        count_up(t, 100, 0);
+        a = open_at(c, ME, t, 20, 100, 0);
+        write_up_to(a, t, 20);
+        b = open_at(c, ME, t, 20, 100, 19);
+        write_up_to(b, t, 20);
+        write_up_to(b, t, 32);
+        copies = open_at(c, ME, t, 21, 100,
+                         20); /* of a's tail or of b's block, whose first tokens are the same */
+        write_up_to(a, t, 32);
+        write_up_to(copies, t, 40);
+        warm_cache_check(c);
+        warm_cache_close(a);
+        warm_cache_close(b);
+        warm_cache_close(copies);
+        warm_cache_check(c);
+        sum_all(c);
+        warm_cache_free(c);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(each_lookup_says_why_it_stopped),
@@ -471,6 +529,8 @@ int main(void) {
                 cmocka_unit_test(a_state_is_resumed_from_its_last_snapshot_only),
                 cmocka_unit_test(what_was_not_kept_whole_goes_back_to_a_snapshot),
                 cmocka_unit_test(snapshots_take_what_is_unpinned_and_never_the_last_state),
+                cmocka_unit_test(a_tail_that_is_left_to_others_gets_its_sum),
+                cmocka_unit_test(a_twin_that_is_held_gets_its_sum),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
