@@ -555,7 +555,7 @@ static uint32_t blocks_of(const struct warm_cuda_product *p, struct cut c) {
 template <int F, int N8, bool wide, bool deep>
 static int launch_cut(const struct warm_cuda_product *p, struct cut c, cudaStream_t stream) {
         static_assert(ring_fits<F, N8, deep>(), "a ring is too small or too large");
-        uint32_t bytes = bytes_of < F, wide ? 8 : N8 > (p, c);
+        uint32_t bytes = bytes_of<F, N8>(p, c); /* wide: N8 is 8 */
         int r = allow(multiply<F, N8, wide, deep>, bytes);
 
         if (r)
@@ -563,7 +563,7 @@ static int launch_cut(const struct warm_cuda_product *p, struct cut c, cudaStrea
         return warm_launch(
                 multiply<F, N8, wide, deep>,
                 dim3(blocks_of(p, c), wide ? (p->n_rows_max + N8 * 8 - 1) / (N8 * 8) : 1),
-                dim3(c.tiles * c.warps * 32), c.bytes, stream, p->overlap, *p, c.tiles, c.warps,
+                dim3(c.tiles * c.warps * 32), bytes, stream, p->overlap, *p, c.tiles, c.warps,
                 c.scales_at);
 }
 
