@@ -162,8 +162,7 @@ struct warm_engine_config {
         uint64_t
                 kv_bytes_max; /* of all models together; 0: 16 contexts, at most a quarter of what is free */
         uint32_t n_context_max; /* 0: the model's */
-        uint32_t
-                chunk_ns; /* prefill is cut so that a step takes about this, up to 3 times this while alone; 0: 20 ms (untuned) */
+        uint32_t chunk_ns;      /* what a step with prefill takes, about; 0: 20 ms (untuned) */
         uint64_t step_limit_ns; /* a step that takes longer hangs; 0: 10 s (untuned) */
         uint64_t cut_seed;      /* tests: not 0: prefill is cut at random lengths drawn from it */
 };

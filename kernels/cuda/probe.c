@@ -29,7 +29,7 @@ static void library_open(void) {
         memcpy(&library_find, &function, sizeof(function));
 }
 
-/* Not by the runtime's function for it, which makes a context. */
+/* From the driver itself: a survey calls nothing of the runtime, and so makes no context. */
 int warm_cuda_driver_function(const char *name, unsigned version, void **ret_function) {
         void *function = NULL;
 
