@@ -14,6 +14,19 @@ static __device__ __forceinline__ void warm_cluster_meet() {
 #endif
 }
 
+/* In two parts, for what only has to know that all blocks run: nothing is said of what they wrote. */
+static __device__ __forceinline__ void warm_cluster_announce() {
+#if __CUDA_ARCH__ >= 900
+        asm volatile("barrier.cluster.arrive.relaxed;" ::: "memory");
+#endif
+}
+
+static __device__ __forceinline__ void warm_cluster_await() {
+#if __CUDA_ARCH__ >= 900
+        asm volatile("barrier.cluster.wait;" ::: "memory");
+#endif
+}
+
 /* This block's place in the cluster. */
 static __device__ __forceinline__ uint32_t warm_cluster_rank() {
         uint32_t rank = 0;
@@ -34,26 +47,10 @@ static __device__ __forceinline__ uint32_t warm_cluster_at(uint32_t address, uin
         return there;
 }
 
-static __device__ __forceinline__ float2 warm_cluster_load2(uint32_t there) {
-        float2 v = {};
-
+/* To another block of the cluster, which is known to be there (warm_cluster_await()). */
+static __device__ __forceinline__ void warm_cluster_store(uint32_t there, float x, float y) {
 #if __CUDA_ARCH__ >= 900
-        asm volatile("ld.shared::cluster.v2.f32 {%0,%1}, [%2];"
-                     : "=f"(v.x), "=f"(v.y)
-                     : "r"(there)
+        asm volatile("st.shared::cluster.v2.f32 [%0], {%1,%2};" ::"r"(there), "f"(x), "f"(y)
                      : "memory");
 #endif
-        return v;
-}
-
-static __device__ __forceinline__ float4 warm_cluster_load4(uint32_t there) {
-        float4 v = {};
-
-#if __CUDA_ARCH__ >= 900
-        asm volatile("ld.shared::cluster.v4.f32 {%0,%1,%2,%3}, [%4];"
-                     : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
-                     : "r"(there)
-                     : "memory");
-#endif
-        return v;
 }
