@@ -111,7 +111,7 @@ struct warm_weights {
         struct warm_cuda_matrix embedding, output;
         const float *d_output_norm, *d_output_bias;
         struct warm_cuda_rope *ropes; /* [n_ropes] */
-        uint32_t n_ropes;
+        uint32_t n_ropes, n_pairs_max;
         uint32_t qkv_max, attention_max, ff_max; /* widest of all layers */
         struct warm_step_limits limits;
 
@@ -124,6 +124,7 @@ struct warm_weights {
         /* Scratch, device. */
         float *d_x, *d_qkv, *d_squares, *d_squares_wanted, *d_row_scales, *d_logits;
         uint16_t *d_acts_x, *d_acts_attention, *d_acts_ff, *d_acts_wanted;
+        struct warm_cuda_turns *d_turns; /* [n_ropes] */
         uint8_t *d_step;
         void *d_attention, *d_sample;
         uint32_t *d_counters;

@@ -105,20 +105,16 @@ static void begin(struct run *r) {
                 .out = acts(r, r->w->d_acts_x, r->w->dim),
                 .d_squares = r->w->d_squares,
                 .squares_ld = r->squares_ld,
+                .d_turns = r->w->d_turns,
+                .n_turns = r->w->n_ropes,
+                .n_pairs_max = r->w->n_pairs_max,
                 .overlap = r->b->overlap,
         };
 
         note(r,
              warm_cuda_stage(r->w->d_step, r->w->mapped_step, words_sure(r), false, r->b->stream),
              "the description");
-        note(r, warm_cuda_embed_rows(&e, r->b->stream), "embeddings");
-        for (uint32_t i = 0; i < r->w->n_ropes; i++)
-                note(r,
-                     warm_cuda_turns(r->w->ropes[i].d_frequencies, r->w->ropes[i].table.n_pairs,
-                                     r->w->ropes[i].table.factor, d_rows,
-                                     &r->d_header->counts[WARM_CUDA_N_ROWS], r->kind->n_rows_max,
-                                     r->w->ropes[i].d_turns, r->b->overlap, r->b->stream),
-                     "turns");
+        note(r, warm_cuda_embed_rows(&e, r->b->stream), "embeddings and turns");
 }
 
 static void attend(struct run *r, const struct warm_cuda_layer *l) {

@@ -93,12 +93,32 @@ static __device__ float element(const struct warm_cuda_matrix &m, uint32_t row, 
                (1 << WARM_CUDA_EXPONENT_QUANT);
 }
 
-/* Block: 16 tiles of 16 columns of one row. */
+/* A block's share of a rope's pairs, for one row. */
+static __device__ void turn(const struct warm_cuda_embed &e, uint32_t block, uint32_t row) {
+        uint32_t blocks = (e.n_pairs_max + THREADS - 1) / THREADS;
+        struct warm_cuda_turns t = e.d_turns[block / blocks];
+        uint32_t i = block % blocks * THREADS + threadIdx.x;
+        float *to = t.d_turns + ((uint64_t) row * t.n_pairs + i) * 2;
+        double frequency = i < t.n_pairs ? t.d_frequencies[i] : 0, sine, cosine;
+
+        warm_wait_for_before();
+        if (i >= t.n_pairs || row >= *(const volatile uint32_t *) e.d_n_rows)
+                return;
+        sincos(e.d_rows[row].position * frequency, &sine, &cosine);
+        to[0] = __fmul_rn((float) cosine, t.factor);
+        to[1] = __fmul_rn((float) sine, t.factor);
+}
+
+/* Block: 16 tiles of 16 columns of one row; behind those a row has, its turns. */
 static __global__ void embed(const __grid_constant__ struct warm_cuda_embed e) {
         uint32_t row = blockIdx.y, k = blockIdx.x * THREADS + threadIdx.x;
         float v = 0, square;
 
         warm_let_next_start();
+        if (blockIdx.x * THREADS >= e.dim) {
+                turn(e, blockIdx.x - (e.dim + THREADS - 1) / THREADS, row);
+                return;
+        }
         warm_wait_for_before();
         if (row >= *(const volatile uint32_t *) e.d_n_rows)
                 return;
@@ -116,31 +136,11 @@ static __global__ void embed(const __grid_constant__ struct warm_cuda_embed e) {
 }
 
 int warm_cuda_embed_rows(const struct warm_cuda_embed *e, cudaStream_t stream) {
-        return warm_launch(embed, dim3((e->dim + THREADS - 1) / THREADS, e->n_rows_max),
-                           dim3(THREADS), 0, stream, e->overlap, *e);
-}
+        uint32_t blocks = (e->dim + THREADS - 1) / THREADS +
+                          e->n_turns * ((e->n_pairs_max + THREADS - 1) / THREADS);
 
-static __global__ void turns(const double *frequencies, uint32_t n_pairs, float factor,
-                             const struct warm_cuda_row *rows, const uint32_t *n_rows, float *to) {
-        uint32_t i = blockIdx.x * blockDim.x + threadIdx.x, row = i / n_pairs;
-        double s, c;
-
-        warm_let_next_start();
-        warm_wait_for_before();
-        if (row >= *(const volatile uint32_t *) n_rows)
-                return;
-        sincos(rows[row].position * frequencies[i % n_pairs], &s, &c);
-        to[2 * i] = __fmul_rn((float) c, factor);
-        to[2 * i + 1] = __fmul_rn((float) s, factor);
-}
-
-int warm_cuda_turns(const double *d_frequencies, uint32_t n_pairs, float factor,
-                    const struct warm_cuda_row *d_rows, const uint32_t *d_n_rows,
-                    uint32_t n_rows_max, float *d_turns, bool overlap, cudaStream_t stream) {
-        if (n_pairs == 0)
-                return 0;
-        return warm_launch(turns, dim3((n_rows_max * n_pairs + 63) / 64), dim3(64), 0, stream,
-                           overlap, d_frequencies, n_pairs, factor, d_rows, d_n_rows, d_turns);
+        return warm_launch(embed, dim3(blocks, e->n_rows_max), dim3(THREADS), 0, stream, e->overlap,
+                           *e);
 }
 
 /*

@@ -24,6 +24,14 @@ enum {
 WARM_CUDA_API int warm_cuda_stage(void *d_to, const void *mapped_from, uint32_t words_sure,
                                   bool overlap, cudaStream_t stream);
 
+/* A rope of the model, and where the turns of a step's positions go. */
+struct warm_cuda_turns {
+        const double *d_frequencies; /* [n_pairs] */
+        float *d_turns;              /* [rows][n_pairs][2]: cos, sin */
+        uint32_t n_pairs;
+        float factor;
+};
+
 struct warm_cuda_embed {
         struct warm_cuda_matrix embedding;
         const struct warm_cuda_row *d_rows;
@@ -35,17 +43,16 @@ struct warm_cuda_embed {
         struct warm_cuda_acts out;
         float *d_squares; /* [tiles of 16][squares_ld] */
         uint32_t squares_ld;
+        const struct warm_cuda_turns *d_turns; /* [n_turns], written by no kernel */
+        uint32_t n_turns, n_pairs_max;
         bool overlap;
 };
 
-/* x = embedding of each row's token; activations and squares of the first norm. */
+/*
+ * x = embedding of each row's token; activations and squares of the first norm. And cos and sin of each row's position,
+ * in double, rounded once.
+ */
 WARM_CUDA_API int warm_cuda_embed_rows(const struct warm_cuda_embed *e, cudaStream_t stream);
-
-/* cos and sin of each row's position, in double, rounded once. @param d_turns [rows][n_pairs][2] */
-WARM_CUDA_API int warm_cuda_turns(const double *d_frequencies, uint32_t n_pairs, float factor,
-                                  const struct warm_cuda_row *d_rows, const uint32_t *d_n_rows,
-                                  uint32_t n_rows_max, float *d_turns, bool overlap,
-                                  cudaStream_t stream);
 
 /* 1 / sqrt(mean of squares + epsilon) of each row, from sums over tiles of 16. */
 WARM_CUDA_API int warm_cuda_row_scales(const float *d_squares, uint32_t squares_ld, uint32_t dim,

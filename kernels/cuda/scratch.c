@@ -76,6 +76,7 @@ static void cut_all(struct warm_weights *w, struct cut *c) {
                 w->ropes[i].d_turns =
                         take(c, (uint64_t) WARM_STEP_ROWS_MAX * n * 2 * sizeof(float));
         }
+        w->d_turns = take(c, w->n_ropes * sizeof(*w->d_turns));
         w->d_step = take(c, w->step_bytes);
         w->d_attention = take(c, w->attention_bytes);
         w->d_counters = take(c, WARM_CUDA_COUNTERS * sizeof(*w->d_counters));
@@ -102,6 +103,20 @@ static int pinned(uint64_t bytes, void *ret_host, void *ret_mapped) {
         return r ? r : warm_cuda_error((int) cudaHostGetDevicePointer(mapped, *host, 0));
 }
 
+static int copy_rope(struct warm_cuda_backend *b, struct warm_weights *w, uint32_t i) {
+        const struct warm_cuda_rope *rope = &w->ropes[i];
+        uint32_t n = rope->table.n_pairs;
+        struct warm_cuda_turns t = { rope->d_frequencies, rope->d_turns, n, rope->table.factor };
+        int r = (int) cudaMemcpyAsync(&w->d_turns[i], &t, sizeof(t), cudaMemcpyHostToDevice,
+                                      b->stream); /* of pageable memory: t has been read */
+
+        w->n_pairs_max = n > w->n_pairs_max ? n : w->n_pairs_max;
+        if (r == 0 && n)
+                r = (int) cudaMemcpyAsync((void *) rope->d_frequencies, rope->table.frequencies,
+                                          n * sizeof(double), cudaMemcpyHostToDevice, b->stream);
+        return warm_cuda_error(r);
+}
+
 int warm_cuda_scratch_init(struct warm_cuda_backend *b, struct warm_weights *w) {
         struct cut c = {};
         int r;
@@ -118,11 +133,7 @@ int warm_cuda_scratch_init(struct warm_cuda_backend *b, struct warm_weights *w) 
         r = warm_cuda_error(
                 (int) cudaMemsetAsync(w->scratch.d_base, 0, w->scratch.bytes, b->stream));
         for (uint32_t i = 0; r == 0 && i < w->n_ropes; i++)
-                if (w->ropes[i].table.n_pairs)
-                        r = warm_cuda_error((int) cudaMemcpyAsync(
-                                (void *) w->ropes[i].d_frequencies, w->ropes[i].table.frequencies,
-                                w->ropes[i].table.n_pairs * sizeof(double), cudaMemcpyHostToDevice,
-                                b->stream));
+                r = copy_rope(b, w, i);
         if (r == 0)
                 r = pinned(WARM_STEP_ROWS_MAX * sizeof(*w->answers), &w->answers,
                            &w->mapped_answers);
