@@ -34,8 +34,9 @@ extern "C" {
  * may stand in the padding). Two layouts, chosen by the number of rows n of the step (the product of a row is the
  * same):
  *
- * narrow (n <= WARM_CUDA_NARROW): as the B fragments of mma.m16n8k16 want them. n8 = ceil(n / 8) rounded up to
- *   1, 2, 4 or 8. Value (row, k) at ((k / 16 * n8 + row / 8) * 32 + row % 8 * 4 + k % 8 / 2) * 4 + k % 16 / 8 * 2 + k % 2.
+ * narrow (n <= WARM_CUDA_NARROW): as the B fragments of two steps of mma.m16n8k16 want them, a lane's 16 bytes side by
+ *   side. n8 = ceil(n / 8) rounded up to 1, 2, 4 or 8. Value (row, k) at
+ *   ((k / 32 * n8 + row / 8) * 32 + row % 8 * 4 + k % 8 / 2) * 8 + k % 32 / 8 * 2 + k % 2.
  * wide: [ceil(n / 128)][padded K / 64][128 rows][64 k], the eights of a row in the order that wgmma's swizzle of 128
  *   bytes has. Value (row, k) at ((row / 128 * (padded K / 64) + k / 64) * 128 + row % 128) * 64 +
  *   (k / 8 % 8 ^ row % 8) * 8 + k % 8.
@@ -66,8 +67,8 @@ struct warm_cuda_acts {
 static __device__ __forceinline__ uint64_t warm_cuda_act_index(const struct warm_cuda_acts &a,
                                                                uint32_t row, uint32_t k) {
         if (a.n8)
-                return ((uint64_t) ((k / 16 * a.n8 + row / 8) * 32 + row % 8 * 4 + k % 8 / 2)) * 4 +
-                       k % 16 / 8 * 2 + k % 2;
+                return ((uint64_t) ((k / 32 * a.n8 + row / 8) * 32 + row % 8 * 4 + k % 8 / 2)) * 8 +
+                       k % 32 / 8 * 2 + k % 2;
         return (((uint64_t) (row / 128) * (a.k_padded / 64) + k / 64) * 128 + row % 128) * 64 +
                ((k / 8 % 8) ^ (row % 8)) * 8 + k % 8;
 }

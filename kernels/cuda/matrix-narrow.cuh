@@ -81,7 +81,7 @@ struct stream {
 };
 
 /*
- * Start copying the activations of a unit. In shared memory: narrow [step][N8][8 rows][32 bytes], as in global memory;
+ * Start copying the activations of a unit. In shared memory: narrow [2 steps][N8][8 rows][64 bytes], as in global memory;
  * wide [step][2][64 rows][16 bytes].
  *
  * @param from this lane's first piece of the unit @param first row of tile 0 @param n rows that there are
@@ -91,9 +91,7 @@ static __device__ __forceinline__ void fetch_b(uint32_t to, const uint8_t *from,
                                                uint32_t first, uint32_t n, bool wanted) {
 #pragma unroll
         for (int i = 0; i < N8 * 2; i++) {
-                uint32_t row = wide ? first + i % 2 * 32 + lane
-                                    : (N8 <= 2 ? lane / 16 % N8 : (i * 2 + lane / 16) % N8) * 8 +
-                                               lane % 16 / 2;
+                uint32_t row = wide ? first + i % 2 * 32 + lane : i % N8 * 8 + lane / 4;
 
                 copy16(to + i * 512,
                        from + (wide ? i % 2 * 4096 + ((i / 2 ^ lane % 8) * 16) : i * 512),
@@ -118,6 +116,21 @@ template <int N> static __device__ __forceinline__ void ring_wait() {
         __syncwarp();
 }
 
+/*
+ * B fragments of 8 rows, of two steps: x and y of the first, z and w of the second.
+ *
+ * @param unit in shared memory @param two steps of it, 0 or 1 @param j which 8 rows
+ */
+template <int N8, bool wide>
+static __device__ __forceinline__ uint4 load_b(const uint8_t *unit, int two, int j, uint32_t lane) {
+        const uint8_t *at = unit + two * 4096 + (j * 8 + lane / 4) * 16 + lane % 4 * 4;
+
+        if (!wide)
+                return *(const uint4 *) (unit + ((two * N8 + j) * 32 + lane) * 16);
+        return make_uint4(*(const uint32_t *) at, *(const uint32_t *) (at + 1024),
+                          *(const uint32_t *) (at + 2048), *(const uint32_t *) (at + 3072));
+}
+
 /* Multiply units that have arrived; their sums are one chain. */
 template <int F, int N8, bool wide, int UNITS>
 static __device__ __forceinline__ void multiply_units(const uint8_t *stage, uint32_t lane,
@@ -126,6 +139,7 @@ static __device__ __forceinline__ void multiply_units(const uint8_t *stage, uint
         const uint8_t *b_stage = stage + ring<F, N8, false>::units * unit_bytes;
         warm_unit<F> u[UNITS];
         uint32_t a[2][4];
+        uint4 b[N8];
 
 #pragma unroll
         for (int i = 0; i < UNITS; i++)
@@ -134,26 +148,19 @@ static __device__ __forceinline__ void multiply_units(const uint8_t *stage, uint
         warm_unit_fragment<F>(u[0], 0, a[0]);
 #pragma unroll
         for (int step = 0; step < 4 * UNITS; step++) {
-                const uint8_t *b_unit = b_stage + step / 4 * N8 * B_TILE_BYTES;
+                bool second = step % 2;
 
+                if (!second)
+#pragma unroll
+                        for (int j = 0; j < N8; j++)
+                                b[j] = load_b<N8, wide>(b_stage + step / 4 * N8 * B_TILE_BYTES,
+                                                        step / 2 % 2, j, lane);
                 if (step + 1 < 4 * UNITS)
                         warm_unit_fragment<F>(u[(step + 1) / 4], (step + 1) % 4, a[(step + 1) % 2]);
 #pragma unroll
-                for (int j = 0; j < N8; j++) {
-                        uint2 b;
-
-                        if (wide) {
-                                const uint8_t *at = b_unit + step % 4 * 2048 +
-                                                    (j * 8 + lane / 4) * 16 + lane % 4 * 4;
-
-                                b.x = *(const uint32_t *) at;
-                                b.y = *(const uint32_t *) (at + 1024);
-                        } else {
-                                b = *(const uint2 *) (b_unit +
-                                                      ((step % 4 * N8 + j) * 32 + lane) * 8);
-                        }
-                        warm_mma(c[j], a[step % 2], b.x, b.y);
-                }
+                for (int j = 0; j < N8; j++)
+                        warm_mma(c[j], a[step % 2], second ? b[j].z : b[j].x,
+                                 second ? b[j].w : b[j].y);
         }
 }
 

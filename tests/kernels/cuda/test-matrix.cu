@@ -150,8 +150,8 @@ static uint32_t n8_of(uint32_t n) {
 /* The host's twin of warm_cuda_act_index(). */
 static size_t act_index(const struct warm_cuda_acts &a, uint32_t row, uint32_t k) {
         if (a.n8)
-                return ((size_t) ((k / 16 * a.n8 + row / 8) * 32 + row % 8 * 4 + k % 8 / 2)) * 4 +
-                       k % 16 / 8 * 2 + k % 2;
+                return ((size_t) ((k / 32 * a.n8 + row / 8) * 32 + row % 8 * 4 + k % 8 / 2)) * 8 +
+                       k % 32 / 8 * 2 + k % 2;
         return (((size_t) (row / 128) * (a.k_padded / 64) + k / 64) * 128 + row % 128) * 64 +
                ((k / 8 % 8) ^ (row % 8)) * 8 + k % 8;
 }
