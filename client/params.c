@@ -97,8 +97,6 @@ void warm_client_params_bool(struct warm_client_params *p, const char *key, bool
 }
 
 static void write_value(const struct param *a, struct warm_writer *w) {
-        const int32_t *ids = a->data;
-
         switch (a->type) {
         case PARAM_TEXT:
                 warm_write_text(w, a->data ? a->data : "", a->n);
@@ -113,9 +111,7 @@ static void write_value(const struct param *a, struct warm_writer *w) {
                 warm_write_bool(w, a->uint);
                 break;
         case PARAM_IDS:
-                warm_write_array(w, (uint32_t) (a->n / sizeof(*ids)));
-                for (size_t i = 0; i < a->n / sizeof(*ids); i++)
-                        warm_write_int(w, ids[i]);
+                warm_write_ids(w, a->data, (uint32_t) (a->n / sizeof(int32_t)));
         }
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The writer, and the buffer that it packs into. */
 #include <assert.h>
+#include <endian.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -203,4 +204,49 @@ void warm_write_text(struct warm_writer *w, const void *data, size_t n) {
 
 void warm_write_bytes(struct warm_writer *w, const void *data, size_t n) {
         msgpack_pack_bin_with_body(&w->packer, data, n);
+}
+
+/* The forms of an id. A table, because nobody can foretell widths, a branch on them neither. */
+static const struct {
+        uint8_t head, n_bytes;
+} id_forms[] = {
+        { 0, 1 }, { 0xcc, 2 }, { 0xcd, 3 }, { 0xce, 5 }, { 0xd2, 5 } /* below zero: it is refused */
+};
+
+static uint64_t id_form(uint64_t id) {
+        return ((0x7f - id) >> 63) + ((0xff - id) >> 63) + ((0xffff - id) >> 63) +
+               ((INT32_MAX - id) >> 63);
+}
+
+static uint8_t *put_ids(uint8_t *at, const uint8_t *end, const int32_t *ids, uint32_t n) {
+        for (uint32_t i = 0; i < n; i++) {
+                uint64_t id = (uint32_t) ids[i], form = id_form(id), k = id_forms[form].n_bytes;
+                uint64_t word = htobe64((uint64_t) id_forms[form].head << 56 | id << (64 - 8 * k));
+
+                if (end - at >= (ptrdiff_t) sizeof(word))
+                        memcpy(at, &word, sizeof(word)); /* what is too much is written over */
+                else
+                        memcpy(at, &word, k);
+                at += k;
+        }
+        return at;
+}
+
+void warm_write_ids(struct warm_writer *w, const int32_t *ids, uint32_t n) {
+        size_t n_bytes = n;
+        uint8_t *room, *end;
+
+        warm_write_array(w, n);
+        for (uint32_t i = 0; i < n; i++) {
+                uint32_t id = (uint32_t) ids[i];
+
+                n_bytes += (id > 0x7f) + (id > 0xff) + 2U * (id > 0xffff);
+        }
+        if (w->error == 0 && n > 0)
+                w->error = warm_buffer_reserve(w->buffer, n_bytes, &room);
+        if (w->error != 0 || n == 0)
+                return;
+        end = put_ids(room, room + n_bytes, ids, n);
+        assert(end == room + n_bytes);
+        w->buffer->end += n_bytes;
 }

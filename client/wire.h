@@ -111,6 +111,8 @@ void warm_write_map(struct warm_writer *w, uint32_t n_pairs);
 void warm_write_string(struct warm_writer *w, const char *s); /* ours: valid UTF-8 */
 void warm_write_text(struct warm_writer *w, const void *data, size_t n);
 void warm_write_bytes(struct warm_writer *w, const void *data, size_t n); /* always bin */
+/* An array of token ids in one go, for a prompt has thousands; the bytes are those of warm_write_uint() for each. */
+void warm_write_ids(struct warm_writer *w, const int32_t *ids, uint32_t n);
 
 static inline void warm_write_key_uint(struct warm_writer *w, const char *key, uint64_t value) {
         warm_write_string(w, key);
@@ -129,6 +131,11 @@ static inline void warm_write_key_text(struct warm_writer *w, const char *key, c
                                        size_t n) {
         warm_write_string(w, key);
         warm_write_text(w, data, n);
+}
+static inline void warm_write_key_ids(struct warm_writer *w, const char *key, const int32_t *ids,
+                                      uint32_t n) {
+        warm_write_string(w, key);
+        warm_write_ids(w, ids, n);
 }
 
 /* ---- Reading ---- */

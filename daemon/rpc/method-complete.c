@@ -108,7 +108,7 @@ static void write_answer(struct warm_writer *w, const struct warm_request_answer
         struct warm_string text = warm_answer_text(a->answer);
 
         warm_write_key_text(w, "text", text.data, text.n);
-        warm_write_ids(w, "ids", a->ids, a->n_ids);
+        warm_write_key_ids(w, "ids", a->ids, a->n_ids);
         warm_write_key_string(w, "finish", warm_finish_name(a->finish));
         warm_write_key_uint(w, "trimmed", warm_answer_trimmed(a->answer));
         warm_write_string(w, "confidence");

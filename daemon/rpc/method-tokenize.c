@@ -130,7 +130,7 @@ static void reply_tokens(struct warm_call *call, const struct warm_model *m,
         if (text)
                 warm_write_key_text(&w, "text", text, n_text);
         else
-                warm_write_ids(&w, "ids", ids, n_ids);
+                warm_write_key_ids(&w, "ids", ids, n_ids);
         if (f->pieces)
                 write_pieces(&w, m, ids, n_ids);
         warm_call_end(call, &w);
@@ -175,7 +175,7 @@ static void reply_score(struct warm_pending *p) {
         warm_write_key_string(
                 &w, "model",
                 warm_engine_model(p->call.server->config.engine, r->model_index)->name);
-        warm_write_ids(&w, "ids", r->prompt.ids, r->prompt.n_ids);
+        warm_write_key_ids(&w, "ids", r->prompt.ids, r->prompt.n_ids);
         warm_write_string(&w, "logprobs");
         warm_write_array(&w, n_scores);
         for (uint32_t i = 0; i < n_scores; i++) {

@@ -71,7 +71,7 @@ static void reply_explain(struct warm_pending *p) {
         warm_write_map(&w, 9);
         warm_write_key_string(&w, "model", model->name);
         warm_write_key_string(&w, "order", order_name(model, r->prompt.fim));
-        warm_write_ids(&w, "ids", r->prompt.ids, r->prompt.n_ids);
+        warm_write_key_ids(&w, "ids", r->prompt.ids, r->prompt.n_ids);
         warm_write_key_text(&w, "at_token", name.data, name.n);
         warm_write_key_text(&w, "heal", r->prompt.heal, r->prompt.n_heal);
         warm_write_key_text(&w, "rest", r->prompt.rest.data, r->prompt.rest.n);

@@ -134,10 +134,3 @@ void warm_write_truncated(struct warm_writer *w, const struct warm_prompt *p) {
         warm_write_key_uint(w, "suffix", p->truncated_suffix);
         warm_write_key_uint(w, "snippets", p->truncated_snippets);
 }
-
-void warm_write_ids(struct warm_writer *w, const char *key, const int32_t *ids, uint32_t n) {
-        warm_write_string(w, key);
-        warm_write_array(w, n);
-        for (uint32_t i = 0; i < n; i++)
-                warm_write_uint(w, (uint64_t) ids[i]);
-}

@@ -53,4 +53,3 @@ const char *warm_pending_finish(const struct warm_pending *p);
 /* Map entries that replies share: `cache` and `truncated`. */
 void warm_write_cache(struct warm_writer *w, const struct warm_request *r);
 void warm_write_truncated(struct warm_writer *w, const struct warm_prompt *p);
-void warm_write_ids(struct warm_writer *w, const char *key, const int32_t *ids, uint32_t n);

@@ -106,6 +106,75 @@ static void what_the_writer_packs_the_reader_reads(void **state) {
         warm_buffer_deinit(&b);
 }
 
+/* Ids around every width; each length, so that the last ones end at the buffer's end in every way. */
+static void ids_are_written_at_once_as_one_by_one(void **state) {
+        static const int32_t ids[] = { 0,     0x7f,    0x80,    0xff,      0x100, 0xffff,
+                                       70000, 0x10000, 1 << 30, INT32_MAX, 1,     300 };
+        struct warm_buffer once, each;
+        struct warm_writer w;
+
+        (void) state;
+        for (uint32_t n = 0; n <= sizeof(ids) / sizeof(ids[0]); n++) {
+                const int32_t *first = ids + sizeof(ids) / sizeof(ids[0]) - n;
+
+                warm_buffer_init(&once, 4096);
+                warm_buffer_init(&each, 4096);
+                warm_writer_notification(&w, &once, "m");
+                warm_write_ids(&w, first, n);
+                assert_int_equal(warm_writer_end(&w), 0);
+                warm_writer_notification(&w, &each, "m");
+                warm_write_array(&w, n);
+                for (uint32_t i = 0; i < n; i++)
+                        warm_write_uint(&w, (uint64_t) first[i]);
+                assert_int_equal(warm_writer_end(&w), 0);
+                assert_int_equal(warm_buffer_n(&once), warm_buffer_n(&each));
+                assert_memory_equal(warm_buffer_data(&once), warm_buffer_data(&each),
+                                    warm_buffer_n(&once));
+                warm_buffer_deinit(&once);
+                warm_buffer_deinit(&each);
+        }
+}
+
+static void an_id_below_zero_stays_below_zero(void **state) {
+        static const int32_t ids[] = { 1, -1, INT32_MIN };
+        struct warm_message m;
+        struct warm_writer w;
+        struct warm_buffer b;
+        int64_t i;
+
+        (void) state;
+        warm_buffer_init(&b, 4096);
+        warm_writer_request(&w, &b, 1, "m");
+        warm_write_map(&w, 1);
+        warm_write_key_ids(&w, "ids", ids, 3);
+        assert_int_equal(warm_writer_end(&w), 0);
+        assert_int_equal(warm_message_decode(warm_buffer_data(&b), warm_buffer_n(&b), &m), 0);
+        for (uint32_t k = 0; k < 3; k++) {
+                assert_int_equal(
+                        warm_read_int(warm_read_element(warm_read_key(m.params, "ids"), k), &i), 0);
+                assert_int_equal(i, ids[k]);
+        }
+        warm_message_deinit(&m);
+        warm_buffer_deinit(&b);
+}
+
+/* One byte of room too little: the error, and nothing of the message. */
+static void ids_beyond_the_buffer_are_refused(void **state) {
+        static const int32_t ids[] = { 70000, 70000 };
+        struct warm_writer w;
+        struct warm_buffer b;
+
+        (void) state;
+        for (size_t max = 14; max <= 15; max++) { /* 4 of heads, 1 of the array, 10 of ids */
+                warm_buffer_init(&b, max);
+                warm_writer_notification(&w, &b, "");
+                warm_write_ids(&w, ids, 2);
+                assert_int_equal(warm_writer_end(&w), max < 15 ? WARM_WIRE_E_FULL : 0);
+                assert_int_equal(warm_buffer_n(&b), max < 15 ? 0 : 15);
+                warm_buffer_deinit(&b);
+        }
+}
+
 static void an_error_response_reads_back(void **state) {
         struct warm_wire_text name, what;
         const uint32_t id = 3;
@@ -350,6 +419,9 @@ int main(void) {
                 cmocka_unit_test(params_may_be_a_map_or_empty_in_three_ways),
                 cmocka_unit_test(other_params_are_refused_with_the_id_known),
                 cmocka_unit_test(what_the_writer_packs_the_reader_reads),
+                cmocka_unit_test(ids_are_written_at_once_as_one_by_one),
+                cmocka_unit_test(an_id_below_zero_stays_below_zero),
+                cmocka_unit_test(ids_beyond_the_buffer_are_refused),
                 cmocka_unit_test(an_error_response_reads_back),
                 cmocka_unit_test(a_message_beyond_the_buffer_leaves_it_as_it_was),
                 cmocka_unit_test(a_message_that_is_no_frame_is_not_written),

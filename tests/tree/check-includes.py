@@ -6,7 +6,7 @@ Arrows run downward only. A directory that the table does not name is an error, 
 """
 import os, re, sys
 
-LIBC = {"assert", "cpuid", "ctype", "dirent", "dlfcn", "errno", "fcntl", "fenv", "float", "getopt", "grp", "immintrin", "inttypes", "limits",
+LIBC = {"assert", "cpuid", "ctype", "dirent", "dlfcn", "endian", "errno", "fcntl", "fenv", "float", "getopt", "grp", "immintrin", "inttypes", "limits",
         "locale", "math", "poll", "pthread", "pwd", "sched", "signal", "spawn", "stdalign", "stdarg", "stdatomic", "stdbool", "stddef", "stdint",
         "stdio", "stdlib", "string", "strings", "termios", "time", "unistd", "arm_neon", "arpa/inet", "netinet/in", "syslog", "ucontext"}
 LIBC_DIRS = ("sys/", "linux/", "asm/")
