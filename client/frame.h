@@ -2,7 +2,7 @@
 /*
  * The frame check: is what came in one well-formed MessagePack-RPC message within our limits?
  *
- * It runs before msgpack-c sees a byte, because msgpack-c allocates what a frame claims to hold. The check walks a
+ * It runs before the decoder sees a byte, because that allocates what a frame claims to hold. The check walks a
  * byte stream once: it remembers where it stopped, so a frame that comes in a byte at a time costs no more than one
  * that comes whole. It allocates nothing and reads no byte twice but those of a head that was cut.
  *
@@ -21,7 +21,7 @@
 
 #define WARM_FRAME_BYTES_MAX (4U << 20)
 #define WARM_FRAME_DEPTH_MAX 16U /* arrays and maps inside each other, the outermost counted */
-/* Values in a frame, keys counted: msgpack-c takes up to 24 bytes for each (12 MiB). */
+/* Values in a frame, keys counted: an object of msgpack-c has 24 bytes (12 MiB). */
 #define WARM_FRAME_ELEMENTS_MAX (1U << 19)
 
 enum {

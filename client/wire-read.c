@@ -77,17 +77,11 @@ static int decode_call(const msgpack_object *method, const msgpack_object *param
 int warm_message_decode(const void *frame, size_t n_frame, struct warm_message *ret_message) {
         struct warm_message *m = ret_message;
         const msgpack_object *top;
-        size_t offset = 0;
-        int r;
 
         *m = (struct warm_message){ 0 };
-        msgpack_unpacked_init(&m->memory);
-        r = msgpack_unpack_next(&m->memory, frame, n_frame, &offset);
-        if (r != MSGPACK_UNPACK_SUCCESS) {
-                assert(r == MSGPACK_UNPACK_NOMEM_ERROR); /* the frame was checked */
+        if (warm_wire_decode(frame, n_frame, &m->memory) < 0)
                 return -ENOMEM;
-        }
-        assert(offset == n_frame && m->memory.data.type == MSGPACK_OBJECT_ARRAY);
+        assert(m->memory.data.type == MSGPACK_OBJECT_ARRAY);
         top = m->memory.data.via.array.ptr;
         m->type = (enum warm_frame_type) top[0].via.u64;
         if (m->type == WARM_FRAME_NOTIFICATION)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * MessagePack-RPC messages over msgpack-c: a bounded buffer, a writer that packs into it, readers that borrow from a
- * decoded frame, and tables that say which keys a map may have.
+ * MessagePack-RPC messages over msgpack-c: a bounded buffer, a writer that packs into it, a decoder (wire-decode.c),
+ * readers that borrow from a decoded frame, and tables that say which keys a map may have.
  *
  * Only frames that warm_frame_check() has passed may be decoded. Text is `str` or `bin` on the way in, `str` where
  * it is valid UTF-8 and else `bin` on the way out; integers stay below 2^53, because many languages hold them in a
@@ -160,6 +160,9 @@ struct warm_message {
  */
 int warm_message_decode(const void *frame, size_t n_frame, struct warm_message *ret_message);
 void warm_message_deinit(struct warm_message *m);
+
+/* The objects alone, as msgpack_unpack_next() makes them. Return: 0; -ENOMEM: nothing is to be destroyed. */
+int warm_wire_decode(const void *frame, size_t n_frame, msgpack_unpacked *ret_unpacked);
 
 /* Typed values of an object. Return: 0; WARM_WIRE_E_TYPE; WARM_WIRE_E_RANGE. NULL objects are a TYPE error. */
 int warm_read_bool(const msgpack_object *o, bool *ret_value);
