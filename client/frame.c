@@ -172,30 +172,37 @@ static int take_element(struct warm_frame *f, const uint8_t *data, size_t n_data
         return 0;
 }
 
+/* Bytes of an integer by its first one; 0: it is none. */
+static const uint8_t integer_bytes[256] = {
+        [0x00 ... 0x7f] = 1, [0xcc] = 2, [0xcd] = 3, [0xce] = 5, [0xcf] = 9,
+        [0xd0] = 2,          [0xd1] = 3, [0xd2] = 5, [0xd3] = 9, [0xe0 ... 0xff] = 1,
+};
+
+#define INTEGER_BYTES_MAX 9U
+
 /*
- * Integers inside the parameters, one after the other: what a prompt of ids is. All but the last of their level; what
- * is cut or beyond a limit is left to take_element().
+ * Integers inside the parameters, one after the other: what a prompt of ids is. All but the last of their level; the
+ * last bytes that have come, and what is near a limit, are left to take_element(). No branch depends on their widths,
+ * which nobody can foretell.
  */
 static void take_integers(struct warm_frame *f, const uint8_t *data, size_t n_data) {
-        static const uint8_t n_bytes[0x08] = { 2, 3, 5, 9, 2, 3, 5, 9 }; /* of cc to d3 */
-        uint32_t n_left = f->n_left[f->depth - 1];
-        uint64_t offset = f->offset, n_pending = f->n_pending;
+        uint32_t n_left = f->n_left[f->depth - 1], n = 0;
+        uint64_t end = n_data < WARM_FRAME_BYTES_MAX ? n_data : WARM_FRAME_BYTES_MAX;
+        uint64_t offset = f->offset;
 
-        while (n_left > 1 && offset < n_data) {
-                uint8_t first = data[offset];
-                unsigned n = first <= 0x7f || first >= 0xe0   ? 1
-                             : first >= 0xcc && first <= 0xd3 ? n_bytes[first - 0xcc]
-                                                              : 0;
+        /* Where what is claimed can still come if each of these is of the longest: nothing to look at but the end. */
+        if (f->n_pending + (uint64_t) n_left * INTEGER_BYTES_MAX > WARM_FRAME_BYTES_MAX - offset)
+                return;
+        while (n + 1 < n_left && offset + INTEGER_BYTES_MAX <= end) {
+                unsigned k = integer_bytes[data[offset]];
 
-                if (n == 0 || n > n_data - offset || n > WARM_FRAME_BYTES_MAX - offset ||
-                    n_pending - 1 > WARM_FRAME_BYTES_MAX - offset - n)
+                if (k == 0)
                         break;
-                offset += n;
-                n_left--;
-                n_pending--;
+                offset += k;
+                n++;
         }
-        f->n_left[f->depth - 1] = n_left;
-        f->n_pending = n_pending;
+        f->n_left[f->depth - 1] -= n;
+        f->n_pending -= n;
         f->offset = offset;
 }
 
