@@ -221,11 +221,11 @@ static void send_rest(struct warm_pending *p) {
 }
 
 static void finish(struct warm_pending *p) {
-        struct warm_request *request = p->request;
         struct warm_server *s = p->call.server;
         struct warm_connection *c = p->call.connection;
 
         LIST_REMOVE(p, server_link);
+        LIST_INSERT_HEAD(&s->answered, p, server_link);
         if (c)
                 LIST_REMOVE(p, connection_link);
         p->call.uid->n_requests--;
@@ -236,8 +236,16 @@ static void finish(struct warm_pending *p) {
                 p->reply(p);
                 warm_connection_wrote(c);
         }
-        warm_request_free(request);
-        free(p);
+}
+
+void warm_dispatch_tidy(struct warm_server *s) {
+        struct warm_pending *p;
+
+        while ((p = LIST_FIRST(&s->answered))) {
+                LIST_REMOVE(p, server_link);
+                warm_request_free(p->request);
+                free(p);
+        }
 }
 
 void warm_dispatch_event(struct warm_server *s, const struct warm_event *event) {
@@ -259,6 +267,7 @@ void warm_dispatch_event(struct warm_server *s, const struct warm_event *event) 
 void warm_dispatch_abandon(struct warm_server *s) {
         struct warm_pending *p;
 
+        warm_dispatch_tidy(s);
         while ((p = LIST_FIRST(&s->pendings))) {
                 LIST_REMOVE(p, server_link);
                 p->request->owner = NULL;

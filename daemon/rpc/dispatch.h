@@ -58,6 +58,9 @@ void warm_dispatch_frame(struct warm_connection *c, const void *frame, size_t n_
 /* Take what the engine has to say. */
 void warm_dispatch_event(struct warm_server *s, const struct warm_event *event);
 
+/* Free what was answered. */
+void warm_dispatch_tidy(struct warm_server *s);
+
 /* Its client is gone: end the request, keep it until the engine lets go. */
 void warm_pending_orphan(struct warm_pending *p);
 

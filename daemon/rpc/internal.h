@@ -20,6 +20,7 @@ struct warm_server {
         struct warm_uids uids;
         struct warm_connection_list connections, dirty, ready;
         LIST_HEAD(, warm_pending) pendings;
+        LIST_HEAD(, warm_pending) answered; /* to be freed once their replies are sent */
         uint64_t serial_last;
         uint64_t request_id_last;
         uint64_t stream_seed; /* secret: nobody can aim at another's stream */

@@ -51,6 +51,7 @@ void warm_server_settle(struct warm_server *s) {
                 if (c->state == WARM_CONNECTION_DEAD)
                         warm_connection_free(c);
         }
+        warm_dispatch_tidy(s);
 }
 
 /* Is the peer in the administrators' group? By what the kernel saw when it connected. */
@@ -176,8 +177,12 @@ static int on_engine(sd_event_source *source, int fd, uint32_t revents, void *us
         (void) source;
         (void) fd;
         (void) revents;
-        while (warm_engine_next(s->config.engine, &event))
+        while (warm_engine_next(s->config.engine, &event)) {
                 warm_dispatch_event(s, &event);
+                /* Out with it before the last look, which reads the fd. */
+                if (!warm_engine_has_event(s->config.engine))
+                        warm_server_settle(s);
+        }
         warm_server_settle(s);
         return 0;
 }
@@ -267,6 +272,7 @@ int warm_server_new(const struct warm_server_config *config, struct warm_server 
         TAILQ_INIT(&s->dirty);
         TAILQ_INIT(&s->ready);
         LIST_INIT(&s->pendings);
+        LIST_INIT(&s->answered);
         warm_uids_init(&s->uids);
         s->started_ns = warm_server_now_ns();
         if (s->config.output_client_bytes_max < WARM_FRAME_BYTES_MAX ||

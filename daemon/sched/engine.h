@@ -218,6 +218,8 @@ void warm_engine_cancel(struct warm_engine *e, uint64_t request_id);
 int warm_engine_event_fd(struct warm_engine *e);
 /* Return: true and *ret_event, or false when none waits (the fd is then quiet until the next). */
 bool warm_engine_next(struct warm_engine *e, struct warm_event *ret_event);
+/* Whether it would be true now. Costs no system call, and leaves the fd as it is. */
+bool warm_engine_has_event(const struct warm_engine *e);
 
 /* For the watchdog: a counter that moves while the engine is alive, and whether it has work. Any thread. */
 uint64_t warm_engine_progress(struct warm_engine *e, bool *ret_has_work);

@@ -82,6 +82,10 @@ bool warm_engine_next(struct warm_engine *e, struct warm_event *ret_event) {
         return true;
 }
 
+bool warm_engine_has_event(const struct warm_engine *e) {
+        return !warm_ring_is_empty(&e->events);
+}
+
 uint64_t warm_engine_progress(struct warm_engine *e, bool *ret_has_work) {
         *ret_has_work = atomic_load(&e->n_live) > 0;
         return atomic_load_explicit(&e->progress, memory_order_relaxed);

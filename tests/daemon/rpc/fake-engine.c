@@ -352,6 +352,17 @@ static bool advance(struct warm_engine *e, struct task *t, struct warm_event *re
         return true;
 }
 
+static bool is_ready(const struct warm_engine *e, const struct task *t) {
+        return !e->hold || t->why != WARM_FINISH_NONE || t->stage != STAGE_WAITING;
+}
+
+bool warm_engine_has_event(const struct warm_engine *e) {
+        for (const struct task *t = e->first; t; t = t->next)
+                if (is_ready(e, t))
+                        return true;
+        return e->fault;
+}
+
 bool warm_engine_next(struct warm_engine *e, struct warm_event *ret_event) {
         uint64_t count;
 
@@ -361,7 +372,7 @@ bool warm_engine_next(struct warm_engine *e, struct warm_event *ret_event) {
                 return true;
         }
         for (struct task *t = e->first; t; t = t->next)
-                if (!e->hold || t->why != WARM_FINISH_NONE || t->stage != STAGE_WAITING)
+                if (is_ready(e, t))
                         return advance(e, t, ret_event);
         (void) !read(e->fd, &count, sizeof(count));
         return false;
