@@ -153,8 +153,9 @@ void warm_engine_activate(struct warm_engine *e, struct warm_run *run,
                 warm_engine_end_run(e, run, why);
 }
 
-void warm_engine_retire(struct warm_engine *e, struct warm_run *run) {
+struct warm_cache_sequence *warm_engine_retire(struct warm_engine *e, struct warm_run *run) {
         struct warm_engine_model *m = warm_engine_model_of(e, run);
+        struct warm_cache_sequence *sequence = run->sequence;
 
         if (run->state == WARM_RUN_WAITING) {
                 e->n_waiting--;
@@ -167,8 +168,9 @@ void warm_engine_retire(struct warm_engine *e, struct warm_run *run) {
                 while (e->active[i] != run)
                         i++;
                 e->active[i] = e->active[--e->n_active];
-                run->sequence = warm_cache_close(run->sequence);
+                run->sequence = NULL;
                 e->n_closed++;
         }
         run->state = WARM_RUN_ENDED;
+        return sequence;
 }

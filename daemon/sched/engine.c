@@ -355,6 +355,13 @@ static void cancel(struct warm_engine *e, uint64_t serial) {
                 }
 }
 
+static void take_message(struct warm_engine *e, const struct warm_message *message) {
+        if (message->kind == WARM_INBOX_SUBMIT)
+                begin_task(e, message->pointer);
+        else
+                cancel(e, message->value);
+}
+
 /* Leaves the inbox empty and its fd quiet. Return: whether there was anything. */
 static bool take_inbox(struct warm_engine *e) {
         struct warm_message message;
@@ -362,12 +369,17 @@ static bool take_inbox(struct warm_engine *e) {
 
         while (warm_ring_pop(&e->inbox, &message)) {
                 any = true;
-                if (message.kind == WARM_INBOX_SUBMIT)
-                        begin_task(e, message.pointer);
-                else
-                        cancel(e, message.value);
+                take_message(e, &message);
         }
         return any;
+}
+
+/* The same without a system call: until rest() reads it, the fd stays readable, and nobody writes it. */
+static void take_waiting(struct warm_engine *e) {
+        struct warm_message message;
+
+        while (!warm_ring_is_empty(&e->inbox) && warm_ring_pop(&e->inbox, &message))
+                take_message(e, &message);
 }
 
 static void end_overdue(struct warm_engine *e) {
@@ -517,8 +529,7 @@ static void *run_thread(void *p) {
 
         while (!atomic_load(&e->stop)) {
                 atomic_fetch_add_explicit(&e->progress, 1, memory_order_relaxed);
-                if (!warm_ring_is_empty(&e->inbox))
-                        take_inbox(e);
+                take_waiting(e);
                 end_overdue(e);
                 warm_engine_admit(e);
                 if (warm_batch_fill(e))

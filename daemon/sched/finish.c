@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * How runs and tasks end, and what the loop is told. Every task ends by exactly one DONE.
+ * How runs and tasks end, and what the loop is told. Every task ends by exactly one DONE. Sequences are closed after it:
+ * nobody who waits for the answer waits for that, and whatever is asked next comes after it.
  */
 #include <assert.h>
 
@@ -72,26 +73,37 @@ static bool all_ended(const struct warm_task *t) {
 }
 
 void warm_engine_end_run(struct warm_engine *e, struct warm_run *run, enum warm_finish why) {
+        struct warm_cache_sequence *sequence;
+
         assert(run->state != WARM_RUN_ENDED);
         settle_answer(run, why);
-        warm_engine_retire(e, run);
+        sequence = warm_engine_retire(e, run);
         if (all_ended(run->task))
                 hand_back(e, run->task);
+        warm_cache_close(sequence);
+}
+
+/* With every answer: what they held is closed after the task is gone. */
+static void end_all(struct warm_engine *e, struct warm_task *t, bool settle, enum warm_finish why) {
+        struct warm_cache_sequence *sequences[WARM_ALTERNATIVES_MAX] = { NULL };
+
+        for (uint32_t i = 0; i < t->n_runs; i++) {
+                if (t->runs[i].state == WARM_RUN_ENDED)
+                        continue;
+                if (settle)
+                        settle_answer(&t->runs[i], why);
+                sequences[i] = warm_engine_retire(e, &t->runs[i]);
+        }
+        hand_back(e, t);
+        for (uint32_t i = 0; i < WARM_ALTERNATIVES_MAX; i++)
+                warm_cache_close(sequences[i]);
 }
 
 void warm_engine_end_task(struct warm_engine *e, struct warm_task *t, enum warm_finish why) {
-        for (uint32_t i = 0; i < t->n_runs; i++)
-                if (t->runs[i].state != WARM_RUN_ENDED) {
-                        settle_answer(&t->runs[i], why);
-                        warm_engine_retire(e, &t->runs[i]);
-                }
-        hand_back(e, t);
+        end_all(e, t, true, why);
 }
 
 void warm_engine_fail_task(struct warm_engine *e, struct warm_task *t, enum warm_failure failure) {
-        for (uint32_t i = 0; i < t->n_runs; i++)
-                if (t->runs[i].state != WARM_RUN_ENDED)
-                        warm_engine_retire(e, &t->runs[i]);
         t->request.failure = failure;
-        hand_back(e, t);
+        end_all(e, t, false, WARM_FINISH_NONE);
 }

@@ -97,8 +97,11 @@ void warm_engine_admit(struct warm_engine *e);
 /* Put a run among the active ones with a sequence it got; its constraint is set up. May end the run. */
 void warm_engine_activate(struct warm_engine *e, struct warm_run *run,
                           struct warm_cache_sequence *sequence);
-/* Close its sequence, if any, and leave the batch. */
-void warm_engine_retire(struct warm_engine *e, struct warm_run *run);
+/*
+ * Leave the batch.
+ * Return: its sequence or NULL, for warm_cache_close() before anything else is admitted; first, whoever waits is told.
+ */
+struct warm_cache_sequence *warm_engine_retire(struct warm_engine *e, struct warm_run *run);
 
 /* finish.c: the ends of runs and tasks. */
 
