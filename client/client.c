@@ -216,31 +216,41 @@ static void notification(struct warm_client *c, const struct warm_message *m) {
         c->on_notification(c, method, warm_client_value_of(m->params), c->notification_userdata);
 }
 
-/* One whole frame. Return: 0; -EPROTO: what no daemon of ours sends; -ENOMEM. */
-static int one_frame(struct warm_client *c, const void *data, size_t n) {
+/* A response that nobody waits for goes by undecoded. Return: 0; -EPROTO; -ENOMEM. */
+static int response(struct warm_client *c, const struct warm_frame *f, const void *data, size_t n) {
         struct warm_client_reply *reply = NULL;
-        struct warm_message m;
         struct waiting w;
         int r;
 
-        r = warm_message_decode(data, n, &m);
-        if (r < 0)
-                return r;
-        if (r == 0 && m.type == WARM_FRAME_NOTIFICATION)
-                notification(c, &m);
-        else if (r == 0 && m.type == WARM_FRAME_RESPONSE && m.id_known &&
-                 take_waiting(c, m.id, &w)) {
-                r = warm_client_reply_new(data, n, &reply);
-                if (r == 0)
-                        w.on_reply(c, m.id, reply, w.userdata);
-        } else if (m.type == WARM_FRAME_REQUEST || r > 0)
-                r = -EPROTO; /* the daemon never calls a client */
-        warm_message_deinit(&m);
+        if (!f->id_known || !take_waiting(c, f->id, &w))
+                return 0;
+        r = warm_client_reply_new(data, n, &reply);
+        if (r == 0)
+                w.on_reply(c, f->id, reply, w.userdata);
         return r;
+}
+
+/* One whole frame. Return: 0; -EPROTO: what no daemon of ours sends; -ENOMEM. */
+static int one_frame(struct warm_client *c, const struct warm_frame *f, const void *data,
+                     size_t n) {
+        struct warm_message m;
+        int r;
+
+        if (f->type == WARM_FRAME_RESPONSE)
+                return response(c, f, data, n);
+        if (f->type == WARM_FRAME_REQUEST)
+                return -EPROTO; /* the daemon never calls a client */
+        r = warm_message_decode(data, n, &m);
+        if (r == 0)
+                notification(c, &m);
+        if (r >= 0)
+                warm_message_deinit(&m);
+        return r > 0 ? -EPROTO : r;
 }
 
 static int run_frames(struct warm_client *c) {
         for (;;) {
+                struct warm_frame f;
                 size_t n = 0;
                 int r = warm_frame_check(&c->frame, warm_buffer_data(&c->in), warm_buffer_n(&c->in),
                                          &n);
@@ -249,8 +259,9 @@ static int run_frames(struct warm_client *c) {
                         return 0;
                 if (r != 0)
                         return -EPROTO;
+                f = c->frame;
                 c->frame = (struct warm_frame){};
-                r = one_frame(c, warm_buffer_data(&c->in), n);
+                r = one_frame(c, &f, warm_buffer_data(&c->in), n);
                 warm_buffer_consume(&c->in, n);
                 if (r < 0)
                         return r;
