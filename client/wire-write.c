@@ -208,9 +208,14 @@ void warm_write_bytes(struct warm_writer *w, const void *data, size_t n) {
 
 /* The forms of an id. A table, because nobody can foretell widths, a branch on them neither. */
 static const struct {
-        uint8_t head, n_bytes;
+        uint64_t head;
+        uint8_t shift, n_bytes;
 } id_forms[] = {
-        { 0, 1 }, { 0xcc, 2 }, { 0xcd, 3 }, { 0xce, 5 }, { 0xd2, 5 } /* below zero: it is refused */
+        { 0, 56, 1 },
+        { 0xccULL << 56, 48, 2 },
+        { 0xcdULL << 56, 40, 3 },
+        { 0xceULL << 56, 24, 5 },
+        { 0xd2ULL << 56, 24, 5 }, /* below zero: whoever reads it refuses it */
 };
 
 static uint64_t id_form(uint64_t id) {
@@ -218,15 +223,26 @@ static uint64_t id_form(uint64_t id) {
                ((INT32_MAX - id) >> 63);
 }
 
-static uint8_t *put_ids(uint8_t *at, const uint8_t *end, const int32_t *ids, uint32_t n) {
-        for (uint32_t i = 0; i < n; i++) {
-                uint64_t id = (uint32_t) ids[i], form = id_form(id), k = id_forms[form].n_bytes;
-                uint64_t word = htobe64((uint64_t) id_forms[form].head << 56 | id << (64 - 8 * k));
+/* The id's bytes and what is too much behind them. Return: how many are its own. */
+static uint64_t id_word(uint32_t id, uint64_t *ret_word) {
+        uint64_t form = id_form(id);
 
-                if (end - at >= (ptrdiff_t) sizeof(word))
-                        memcpy(at, &word, sizeof(word)); /* what is too much is written over */
-                else
-                        memcpy(at, &word, k);
+        *ret_word = htobe64(id_forms[form].head | (uint64_t) id << id_forms[form].shift);
+        return id_forms[form].n_bytes;
+}
+
+static uint8_t *put_ids(uint8_t *at, const uint8_t *end, const int32_t *ids, uint32_t n) {
+        uint64_t word, k;
+        uint32_t i = 0;
+
+        for (; i < n && end - at >= (ptrdiff_t) sizeof(word); i++) {
+                k = id_word((uint32_t) ids[i], &word);
+                memcpy(at, &word, sizeof(word)); /* the next one is written over what is too much */
+                at += k;
+        }
+        for (; i < n; i++) {
+                k = id_word((uint32_t) ids[i], &word);
+                memcpy(at, &word, k);
                 at += k;
         }
         return at;

@@ -482,13 +482,12 @@ static int build_continuation(struct build *b) {
 
 static int build_given(struct build *b) {
         const struct warm_prompt_source *s = b->source;
-        uint32_t n_tokens = warm_vocab_n_tokens(b->model->vocab);
+        uint32_t highest = 0; /* one below zero is above all others */
 
-        if (s->n_ids == 0)
-                return -EINVAL;
         for (uint32_t i = 0; i < s->n_ids; i++)
-                if (s->ids[i] < 0 || (uint32_t) s->ids[i] >= n_tokens)
-                        return -EINVAL;
+                highest = (uint32_t) s->ids[i] > highest ? (uint32_t) s->ids[i] : highest;
+        if (s->n_ids == 0 || highest >= warm_vocab_n_tokens(b->model->vocab))
+                return -EINVAL;
         if (s->n_ids > s->n_context - s->n_max)
                 return -ERANGE;
         memcpy(b->ids.data, s->ids, s->n_ids * sizeof(*s->ids));
