@@ -17,6 +17,7 @@
 struct decoder {
         const uint8_t *at, *end;
         msgpack_zone *zone;
+        bool packed; /* long arrays of ids as int32_t */
         uint32_t depth;
 };
 
@@ -83,25 +84,32 @@ static void decode_bytes(struct decoder *d, uint64_t n, msgpack_object *o) {
 }
 
 /*
- * The integers of 0 and more that come first, but the frame's last bytes. No branch depends on their widths, which
- * nobody can foretell. Return: how many.
+ * An integer of 0 and more with at least 9 bytes left. No branch depends on its width, which nobody can foretell: of
+ * some other element the value is nonsense.
+ * Return: its bytes.
  */
+static unsigned read_id(const uint8_t *at, uint64_t *ret_value) {
+        unsigned n_extra = *at <= 0x7f ? 0 : 1U << (*at & 3);
+        uint64_t word;
+
+        memcpy(&word, at + 1, sizeof(word));
+        word = be64toh(word) >> ((64 - 8 * n_extra) & 63);
+        *ret_value = n_extra == 0 ? *at : word;
+        return 1 + n_extra;
+}
+
+static bool is_id(uint8_t first) {
+        return first <= 0x7f || (first >= 0xcc && first <= 0xcf);
+}
+
+/* The integers of 0 and more that come first, but the frame's last bytes. Return: how many. */
 static uint32_t decode_ids(struct decoder *d, uint32_t n, msgpack_object *objects) {
         const uint8_t *at = d->at;
         uint32_t i;
 
-        for (i = 0; i < n && d->end - at > (ptrdiff_t) sizeof(uint64_t); i++) {
-                uint8_t first = *at;
-                unsigned n_extra = first <= 0x7f ? 0 : 1U << (first & 3);
-                uint64_t word;
-
-                if (first > 0x7f && (first < 0xcc || first > 0xcf))
-                        break;
-                memcpy(&word, at + 1, sizeof(word));
-                word = be64toh(word) >> ((64 - 8 * n_extra) & 63);
+        for (i = 0; i < n && d->end - at > (ptrdiff_t) sizeof(uint64_t) && is_id(*at); i++) {
                 objects[i].type = MSGPACK_OBJECT_POSITIVE_INTEGER;
-                objects[i].via.u64 = n_extra == 0 ? first : word;
-                at += 1 + n_extra;
+                at += read_id(at, &objects[i].via.u64);
         }
         d->at = at;
         return i;
@@ -128,7 +136,40 @@ static int decode_level(struct decoder *d, uint64_t n, msgpack_object **ret_obje
         return r;
 }
 
+/* Return: false: they are not all ids, or there is no memory: nothing was taken. */
+static bool decode_packed(struct decoder *d, uint32_t n, msgpack_object *o) {
+        int32_t *ids = msgpack_zone_malloc(d->zone, n * sizeof(*ids));
+        const uint8_t *start = d->at, *at = start;
+        uint64_t value, all = 0;
+        uint32_t i;
+
+        if (!ids)
+                return false;
+        for (i = 0; i < n && d->end - at > (ptrdiff_t) sizeof(uint64_t) && is_id(*at); i++) {
+                at += read_id(at, &value);
+                ids[i] = (int32_t) value;
+                all |= value;
+        }
+        for (d->at = at; i < n && is_id(*d->at); i++) {
+                uint8_t first = *take(d, 1);
+
+                value = first <= 0x7f ? first : take_big_endian(d, 1U << (first & 3));
+                ids[i] = (int32_t) value;
+                all |= value;
+        }
+        if (i < n || all > INT32_MAX) {
+                d->at = start;
+                return false;
+        }
+        o->type = MSGPACK_OBJECT_EXT;
+        o->via.ext.size = n;
+        o->via.ext.ptr = (const char *) ids;
+        return true;
+}
+
 static int decode_array(struct decoder *d, uint64_t n, msgpack_object *o) {
+        if (d->packed && n >= WARM_WIRE_IDS_MIN && decode_packed(d, (uint32_t) n, o))
+                return 0;
         o->type = MSGPACK_OBJECT_ARRAY;
         o->via.array.size = (uint32_t) n;
         return decode_level(d, n, &o->via.array.ptr);
@@ -181,8 +222,11 @@ static int decode_any(struct decoder *d, msgpack_object *o) {
         return 0;
 }
 
-int warm_wire_decode(const void *frame, size_t n_frame, msgpack_unpacked *ret_unpacked) {
-        struct decoder d = { .at = frame, .end = (const uint8_t *) frame + n_frame };
+int warm_wire_decode(const void *frame, size_t n_frame, bool packed,
+                     msgpack_unpacked *ret_unpacked) {
+        struct decoder d = { .at = frame,
+                             .end = (const uint8_t *) frame + n_frame,
+                             .packed = packed };
         int r;
 
         ret_unpacked->zone = d.zone = msgpack_zone_new(ZONE_BYTES);

@@ -88,7 +88,7 @@ static int read_value(const struct warm_field *f, const msgpack_object *o, void 
         }
         case WARM_FIELD_ARRAY:
                 /* an empty map is an empty array: some languages cannot tell them apart */
-                if (o->type != MSGPACK_OBJECT_ARRAY &&
+                if (!warm_read_is_array(o) &&
                     (o->type != MSGPACK_OBJECT_MAP || o->via.map.size != 0))
                         return WARM_WIRE_E_TYPE;
                 *ret_measure = (double) warm_read_n(o);

@@ -74,12 +74,11 @@ static int decode_call(const msgpack_object *method, const msgpack_object *param
         return 0;
 }
 
-int warm_message_decode(const void *frame, size_t n_frame, struct warm_message *ret_message) {
-        struct warm_message *m = ret_message;
+static int decode(const void *frame, size_t n_frame, bool packed, struct warm_message *m) {
         const msgpack_object *top;
 
         *m = (struct warm_message){ 0 };
-        if (warm_wire_decode(frame, n_frame, &m->memory) < 0)
+        if (warm_wire_decode(frame, n_frame, packed, &m->memory) < 0)
                 return -ENOMEM;
         assert(m->memory.data.type == MSGPACK_OBJECT_ARRAY);
         top = m->memory.data.via.array.ptr;
@@ -93,6 +92,15 @@ int warm_message_decode(const void *frame, size_t n_frame, struct warm_message *
         m->error = top[2].type == MSGPACK_OBJECT_NIL ? NULL : &top[2];
         m->result = top[3].type == MSGPACK_OBJECT_NIL ? NULL : &top[3];
         return 0;
+}
+
+int warm_message_decode(const void *frame, size_t n_frame, struct warm_message *ret_message) {
+        return decode(frame, n_frame, false, ret_message);
+}
+
+int warm_message_decode_packed(const void *frame, size_t n_frame,
+                               struct warm_message *ret_message) {
+        return decode(frame, n_frame, true, ret_message);
 }
 
 void warm_message_deinit(struct warm_message *m) {
@@ -200,7 +208,19 @@ const msgpack_object *warm_read_element(const msgpack_object *o, uint32_t i) {
         return &o->via.array.ptr[i];
 }
 
+/* Packed ids are an extension's object: no frame has one. */
+const int32_t *warm_read_ids(const msgpack_object *o) {
+        return o && o->type == MSGPACK_OBJECT_EXT ? (const int32_t *) (const void *) o->via.ext.ptr
+                                                  : NULL;
+}
+
+bool warm_read_is_array(const msgpack_object *o) {
+        return o && (o->type == MSGPACK_OBJECT_ARRAY || o->type == MSGPACK_OBJECT_EXT);
+}
+
 uint32_t warm_read_n(const msgpack_object *o) {
+        if (o && o->type == MSGPACK_OBJECT_EXT)
+                return o->via.ext.size;
         if (o && o->type == MSGPACK_OBJECT_ARRAY)
                 return o->via.array.size;
         if (o && o->type == MSGPACK_OBJECT_MAP)

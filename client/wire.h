@@ -20,7 +20,8 @@
 #include "frame.h"
 
 #define WARM_WIRE_INT_MAX    ((1ULL << 53) - 1)
-#define WARM_WIRE_FIELDS_MAX 64U /* in one table: presence is one bit each */
+#define WARM_WIRE_IDS_MIN    128U /* more than any list of something else may have */
+#define WARM_WIRE_FIELDS_MAX 64U  /* in one table: presence is one bit each */
 
 enum {
         WARM_WIRE_E_FULL = 1,    /* the buffer's or a frame's limit */
@@ -161,8 +162,16 @@ struct warm_message {
 int warm_message_decode(const void *frame, size_t n_frame, struct warm_message *ret_message);
 void warm_message_deinit(struct warm_message *m);
 
+/*
+ * The same with packed ids: an array of WARM_WIRE_IDS_MIN and more, all of them integers of 0 to 2^31-1, is not an array
+ * of objects, which have 24 bytes each, but an array of int32_t. warm_read_n() and WARM_FIELD_ARRAY know it,
+ * warm_read_ids() takes it, and warm_read_element() has none of it.
+ */
+int warm_message_decode_packed(const void *frame, size_t n_frame, struct warm_message *ret_message);
+
 /* The objects alone, as msgpack_unpack_next() makes them. Return: 0; -ENOMEM: nothing is to be destroyed. */
-int warm_wire_decode(const void *frame, size_t n_frame, msgpack_unpacked *ret_unpacked);
+int warm_wire_decode(const void *frame, size_t n_frame, bool packed,
+                     msgpack_unpacked *ret_unpacked);
 
 /* Typed values of an object. Return: 0; WARM_WIRE_E_TYPE; WARM_WIRE_E_RANGE. NULL objects are a TYPE error. */
 int warm_read_bool(const msgpack_object *o, bool *ret_value);
@@ -174,6 +183,9 @@ int warm_read_text(const msgpack_object *o, struct warm_wire_text *ret_text);
 /* The value of a key in a map, the i-th element of an array; NULL if there is none or `o` is no such thing. */
 const msgpack_object *warm_read_key(const msgpack_object *o, const char *key);
 const msgpack_object *warm_read_element(const msgpack_object *o, uint32_t i);
+/* The ids of an array that came packed, [warm_read_n(o)], borrowed; else NULL. */
+const int32_t *warm_read_ids(const msgpack_object *o);
+bool warm_read_is_array(const msgpack_object *o);
 /* Elements of an array, pairs of a map; 0 of all else. An empty map may come as an empty array (Lua's {}). */
 uint32_t warm_read_n(const msgpack_object *o);
 

@@ -57,7 +57,7 @@ void warm_dispatch_frame(struct warm_connection *c, const void *frame, size_t n_
         struct warm_message m;
         int r;
 
-        r = warm_message_decode(frame, n_frame, &m);
+        r = warm_message_decode_packed(frame, n_frame, &m);
         call.id = m.id;
         call.is_notification = m.type == WARM_FRAME_NOTIFICATION;
         if (r == -ENOMEM)

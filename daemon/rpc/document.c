@@ -51,7 +51,7 @@ static bool check_prompt(struct warm_call *call, const struct warm_document *d, 
                                      WARM_RPC_TEXT_BYTES_MAX);
                 return false;
         }
-        if (d->prompt->type != MSGPACK_OBJECT_ARRAY) {
+        if (!warm_read_is_array(d->prompt)) {
                 warm_call_error_what(call, WARM_RPC_E_TYPE,
                                      "'prompt' must be text (str or bin) or an array of ids");
                 return false;
@@ -169,15 +169,19 @@ struct warm_request *warm_document_request(struct warm_call *call, const struct 
         struct warm_wire_text text = d->prefix;
         struct warm_prompt_source source = { 0 };
         struct warm_request *request;
-        int32_t *ids = NULL;
+        const int32_t *ids = NULL;
+        int32_t *own_ids = NULL;
+        uint32_t n_vocab;
         int index, r;
 
         index = warm_call_model(call, &d->model);
         if (index < 0 || !read_snippets(call, d, snippets))
                 return NULL;
         if (d->prompt && warm_read_text(d->prompt, &text) != 0) {
-                ids = warm_call_ids(call, d->prompt, "prompt",
-                                    warm_engine_model(e, (uint32_t) index)->plan.n_vocab);
+                n_vocab = warm_engine_model(e, (uint32_t) index)->plan.n_vocab;
+                ids = warm_call_packed_ids(d->prompt, n_vocab);
+                if (!ids)
+                        ids = own_ids = warm_call_ids(call, d->prompt, "prompt", n_vocab);
                 if (!ids)
                         return NULL;
         }
@@ -199,7 +203,7 @@ struct warm_request *warm_document_request(struct warm_call *call, const struct 
         };
         request = warm_request_new();
         if (!request) {
-                free(ids);
+                free(own_ids);
                 warm_call_error(call, WARM_RPC_E_MEMORY);
                 return NULL;
         }
@@ -209,7 +213,7 @@ struct warm_request *warm_document_request(struct warm_call *call, const struct 
         request->n_max = (uint32_t) d->n_max;
         request->sampling.top_p = 1;
         r = warm_prompt_build(warm_engine_model(e, (uint32_t) index), &source, &request->prompt);
-        free(ids);
+        free(own_ids);
         if (r == 0)
                 r = keep_text(request, d, stops, n_stops);
         if (build_failed(call, r, d, source.n_context))

@@ -23,6 +23,41 @@ int warm_call_model(struct warm_call *call, const struct warm_wire_text *name) {
         return -1;
 }
 
+const int32_t *warm_call_packed_ids(const msgpack_object *array, uint32_t n_vocab) {
+        const int32_t *ids = warm_read_ids(array);
+        uint32_t n = warm_read_n(array), highest = 0; /* none is below zero */
+
+        for (uint32_t i = 0; ids && i < n; i++)
+                highest = (uint32_t) ids[i] > highest ? (uint32_t) ids[i] : highest;
+        return highest < n_vocab ? ids : NULL;
+}
+
+/* Return: whether all are ids of the model; else the error was sent. */
+static bool read_ids(struct warm_call *call, const msgpack_object *array, const char *key,
+                     uint32_t n_vocab, int32_t *ids) {
+        const int32_t *packed = warm_call_packed_ids(array, n_vocab);
+        uint32_t n = warm_read_n(array), i = 0;
+        uint64_t id = 0;
+        int r = warm_read_ids(array) ? WARM_WIRE_E_RANGE : 0;
+
+        if (packed) {
+                memcpy(ids, packed, n * sizeof(*ids));
+                return true;
+        }
+        for (; r == 0 && i < n && id < n_vocab; i++) {
+                r = warm_read_uint(warm_read_element(array, i), &id);
+                ids[i] = (int32_t) id;
+        }
+        if (r == 0 && id < n_vocab)
+                return true;
+        if (r == WARM_WIRE_E_TYPE)
+                warm_call_error_what(call, WARM_RPC_E_TYPE, "'%s' must hold whole numbers", key);
+        else
+                warm_call_error_what(call, WARM_RPC_E_UNKNOWN_TOKEN,
+                                     "'%s' must hold ids of 0 to %u", key, n_vocab - 1);
+        return false;
+}
+
 int32_t *warm_call_ids(struct warm_call *call, const msgpack_object *array, const char *key,
                        uint32_t n_vocab) {
         uint32_t n = warm_read_n(array);
@@ -37,25 +72,10 @@ int32_t *warm_call_ids(struct warm_call *call, const msgpack_object *array, cons
                 warm_call_error(call, WARM_RPC_E_MEMORY);
                 return NULL;
         }
-        for (uint32_t i = 0; i < n; i++) {
-                const msgpack_object *o = &array->via.array.ptr[i];
-                uint64_t id = o->via.u64;
-                int r = o->type == MSGPACK_OBJECT_POSITIVE_INTEGER ? 0 : warm_read_uint(o, &id);
-
-                if (r == 0 && id < n_vocab) {
-                        ids[i] = (int32_t) id;
-                        continue;
-                }
-                free(ids);
-                if (r == WARM_WIRE_E_TYPE)
-                        warm_call_error_what(call, WARM_RPC_E_TYPE, "'%s' must hold whole numbers",
-                                             key);
-                else
-                        warm_call_error_what(call, WARM_RPC_E_UNKNOWN_TOKEN,
-                                             "'%s' must hold ids of 0 to %u", key, n_vocab - 1);
-                return NULL;
-        }
-        return ids;
+        if (read_ids(call, array, key, n_vocab, ids))
+                return ids;
+        free(ids);
+        return NULL;
 }
 
 int warm_call_stream(struct warm_call *call, const msgpack_object *o, uint64_t *ret_stream) {

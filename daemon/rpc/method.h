@@ -41,6 +41,9 @@ int warm_call_model(struct warm_call *call, const struct warm_wire_text *name);
 int32_t *warm_call_ids(struct warm_call *call, const msgpack_object *array, const char *key,
                        uint32_t n_vocab);
 
+/* Those that came packed and are all the model's, borrowed from the params: no copy of thousands. Else NULL. */
+const int32_t *warm_call_packed_ids(const msgpack_object *array, uint32_t n_vocab);
+
 /* A stream's number: of this connection only, never 0. @param o text or an integer; checked by the caller */
 int warm_call_stream(struct warm_call *call, const msgpack_object *o, uint64_t *ret_stream);
 

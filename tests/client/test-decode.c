@@ -106,7 +106,7 @@ static void compare(const uint8_t *data, size_t n) {
         memcpy(frame, data, n);
         assert_int_equal(warm_frame_check(&(struct warm_frame){ 0 }, frame, n, &n_frame), 0);
         assert_int_equal(n_frame, n);
-        assert_int_equal(warm_wire_decode(frame, n, &ours), 0);
+        assert_int_equal(warm_wire_decode(frame, n, false, &ours), 0);
         msgpack_unpacked_init(&theirs);
         assert_int_equal(msgpack_unpack_next(&theirs, (const char *) frame, n, &offset),
                          MSGPACK_UNPACK_SUCCESS);
@@ -157,6 +157,64 @@ static void ids_are_those_of_msgpack_up_to_the_last_byte(void **state) {
                 }
 }
 
+/* [0, 7, "", [n elements]], the last one as given, decoded packed. Return: whether it came packed. */
+static bool comes_packed(uint32_t n, const void *last, size_t n_last, bool behind) {
+        static struct text t;
+        msgpack_unpacked packed, plain;
+        const msgpack_object *a, *b;
+        bool is_packed;
+
+        t.n = 0;
+        put_head(&t, 0x94, 0, 0);
+        put_head(&t, 0x00, 0, 0);
+        put_head(&t, 0x07, 0, 0);
+        put_head(&t, 0xa0, 0, 0);
+        put_head(&t, behind ? 0x92 : 0x91, 0, 0);
+        put_head(&t, 0xdc, 2, n);
+        for (uint32_t i = 0; i + 1 < n; i++)
+                put_head(&t, i % 4 == 3 ? i % 128 : 0xcc + i % 3, i % 4 == 3 ? 0 : 1U << i % 3, i);
+        memcpy(t.data + t.n, last, n_last);
+        t.n += n_last;
+        if (behind)
+                put_head(&t, 0xa9, 0, 0), put_body(&t, 9);
+        compare(t.data, t.n);
+        assert_int_equal(warm_wire_decode(t.data, t.n, true, &packed), 0);
+        assert_int_equal(warm_wire_decode(t.data, t.n, false, &plain), 0);
+        a = &packed.data.via.array.ptr[3].via.array.ptr[0];
+        b = &plain.data.via.array.ptr[3].via.array.ptr[0];
+        is_packed = warm_read_ids(a);
+        assert_true(warm_read_is_array(a) && warm_read_is_array(b));
+        assert_int_equal(warm_read_n(a), n);
+        assert_null(warm_read_ids(b));
+        for (uint32_t i = 0; i < n && is_packed; i++)
+                assert_true(warm_read_ids(a)[i] == (int64_t) b->via.array.ptr[i].via.u64);
+        if (is_packed)
+                assert_null(warm_read_element(a, 0));
+        else
+                assert_true(msgpack_object_equal(*a, *b));
+        msgpack_unpacked_destroy(&packed);
+        msgpack_unpacked_destroy(&plain);
+        return is_packed;
+}
+
+static void only_many_ids_are_packed(void **state) {
+        (void) state;
+        for (unsigned behind = 0; behind < 2; behind++) {
+                assert_false(comes_packed(WARM_WIRE_IDS_MIN - 1, "\x05", 1, behind));
+                assert_true(comes_packed(WARM_WIRE_IDS_MIN, "\x05", 1, behind));
+                assert_true(comes_packed(1000, "\xcc\xff", 2, behind));
+                assert_true(comes_packed(1000, "\xce\x7f\xff\xff\xff", 5, behind));
+                assert_true(comes_packed(1000, "\xcf\0\0\0\0\x7f\xff\xff\xff", 9, behind));
+                assert_false(comes_packed(1000, "\xce\x80\x00\x00\x00", 5, behind));
+                assert_false(comes_packed(1000, "\xcf\1\0\0\0\0\0\0\0", 9, behind));
+                assert_false(comes_packed(1000, "\xff", 1, behind));
+                assert_false(comes_packed(1000, "\xd0\x05", 2, behind));
+                assert_false(comes_packed(1000, "\xa1x", 2, behind));
+                assert_false(comes_packed(1000, "\xc0", 1, behind));
+                assert_false(comes_packed(1000, "\x91\x05", 2, behind));
+        }
+}
+
 /* 15 arrays in the message's own: as deep as a frame may be. */
 static void the_deepest_frame_is_decoded(void **state) {
         uint8_t frame[4 + 15 + 1] = { 0x94, 0, 1, 0xa0 };
@@ -170,6 +228,7 @@ int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(objects_are_those_of_msgpack),
                 cmocka_unit_test(ids_are_those_of_msgpack_up_to_the_last_byte),
+                cmocka_unit_test(only_many_ids_are_packed),
                 cmocka_unit_test(the_deepest_frame_is_decoded),
         };
 
