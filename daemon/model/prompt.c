@@ -541,7 +541,13 @@ int warm_prompt_build(const struct warm_model *model, const struct warm_prompt_s
                 return r;
         }
         assert(b.ids.n > 0 && b.ids.n <= b.ids.n_max);
-        b.p.ids = b.ids.data;
+        /*
+         * A request that waits need not hold a context's worth. And what is allocated next does not begin 16 bytes behind
+         * this modulo 4,096, where glibc's memcpy takes twenty times as long on Zen 3 (`rep movsb`).
+         */
+        b.p.ids = realloc(b.ids.data, b.ids.n * sizeof(*b.ids.data));
+        if (!b.p.ids)
+                b.p.ids = b.ids.data;
         b.p.n_ids = (uint32_t) b.ids.n;
         *ret_prompt = b.p;
         return 0;
