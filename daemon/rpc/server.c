@@ -177,6 +177,8 @@ static int on_engine(sd_event_source *source, int fd, uint32_t revents, void *us
         (void) source;
         (void) fd;
         (void) revents;
+        if (!warm_engine_has_event(s->config.engine))
+                warm_engine_await(s->config.engine);
         while (warm_engine_next(s->config.engine, &event)) {
                 warm_dispatch_event(s, &event);
                 /* Out with it before the last look, which reads the fd. */

@@ -5,6 +5,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -14,8 +15,9 @@
 
 #define STEP_LIMIT_NS_DEFAULT                                                                      \
         (10ULL * 1000 * 1000 * 1000) /* a chunk is cut to take 20 ms (untuned guess) */
-#define STEP_LOOK_MS 100             /* the fd of a device that is lost may never be written */
-#define SUM_AFTER_MS 100 /* of idleness: nobody who types waits for a sum (untuned guess) */
+#define STEP_LOOK_MS    100          /* the fd of a device that is lost may never be written */
+#define SUM_AFTER_MS    100 /* of idleness: nobody who types waits for a sum (untuned guess) */
+#define AWAIT_CORES_MIN 4   /* engine, loop, and as many for everybody else (untuned guess) */
 #define MIN_SHARE_DIVISOR                                                                          \
         16U /* of the pool, for each uid: one context by default (untuned guess) */
 
@@ -417,6 +419,7 @@ static void lose(struct warm_engine *e, enum warm_fault fault) {
         e->fault = fault;
         e->fault_text = warm_backend_fault(e->backend);
         e->has_unsummed = false;
+        atomic_store(&e->soon, false);
         warm_batch_rollback(e);
         fail_all(e, WARM_FAILURE_BACKEND);
         error = warm_ring_push(&e->events, (struct warm_message){ .kind = WARM_EVENT_FAULT });
@@ -443,6 +446,28 @@ static void after_step(struct warm_engine *e, struct warm_batch_entry *entry, ui
                 warm_engine_end_run(e, run, WARM_FINISH_NONE);
 }
 
+/* Whether the step computes some run's last known token, and so may bring text or an end. */
+static bool may_bring_event(const struct warm_engine *e) {
+        for (uint32_t i = 0; i < e->batch.n_entries; i++) {
+                const struct warm_batch_entry *entry = &e->batch.entries[i];
+
+                if (entry->run->sequence->n_tokens + entry->n_rows == entry->run->n_known)
+                        return true;
+        }
+        return false;
+}
+
+/*
+ * The device's fd says that the step is about to end: wake the loop now, so that it need not be woken then. That costs
+ * it up to WARM_ENGINE_AWAIT_NS a step, so only where other cores are left for everybody else.
+ */
+static void tell_soon(struct warm_engine *e) {
+        if (!e->has_cores || atomic_load(&e->soon) || !may_bring_event(e))
+                return;
+        atomic_store(&e->soon, true);
+        warm_ring_wake(&e->events);
+}
+
 /*
  * Nothing else may happen while a step runs: what it borrows must stay. Of a step that hangs nothing is used or freed
  * any more: the process ends.
@@ -460,7 +485,8 @@ static int wait_for(struct warm_engine *e, uint64_t ticket, uint64_t start_ns) {
                 if (taken_ns >= limit_ns)
                         break;
                 left_ms = (limit_ns - taken_ns) / 1000000 + 1;
-                poll(&fd, 1, left_ms < STEP_LOOK_MS ? (int) left_ms : STEP_LOOK_MS);
+                if (poll(&fd, 1, left_ms < STEP_LOOK_MS ? (int) left_ms : STEP_LOOK_MS) > 0)
+                        tell_soon(e);
         }
         return r;
 }
@@ -487,6 +513,7 @@ static void step(struct warm_engine *e) {
         e->has_unsummed = true;
         for (uint32_t i = 0; i < e->batch.n_entries; i++)
                 after_step(e, &e->batch.entries[i], end);
+        atomic_store(&e->soon, false);
 }
 
 /* Record the sum of one block that came to rest: adoption wants it. Return: whether there was one. */
@@ -543,9 +570,14 @@ static void *run_thread(void *p) {
 }
 
 int warm_engine_start(struct warm_engine *e) {
+        cpu_set_t cores;
         int error;
 
         assert(!e->started && e->n_models > 0);
+        e->has_cores =
+                sched_getaffinity(0, sizeof(cores), &cores) == 0 &&
+                (uint32_t) CPU_COUNT(&cores) >=
+                        (e->config.await_cores_min ? e->config.await_cores_min : AWAIT_CORES_MIN);
         error = -pthread_create(&e->thread, NULL, run_thread, e);
         if (error < 0)
                 return error;

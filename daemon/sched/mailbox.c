@@ -86,6 +86,13 @@ bool warm_engine_has_event(const struct warm_engine *e) {
         return !warm_ring_is_empty(&e->events);
 }
 
+void warm_engine_await(struct warm_engine *e) {
+        uint64_t end_ns = warm_now_ns() + WARM_ENGINE_AWAIT_NS;
+
+        while (atomic_load(&e->soon) && warm_ring_is_empty(&e->events) && warm_now_ns() < end_ns)
+                ;
+}
+
 uint64_t warm_engine_progress(struct warm_engine *e, bool *ret_has_work) {
         *ret_has_work = atomic_load(&e->n_live) > 0;
         return atomic_load_explicit(&e->progress, memory_order_relaxed);

@@ -289,11 +289,12 @@ static void compute(struct fake_backend *f, struct warm_weights *w, const struct
                 atomic_store(&f->n_prefill_rows_most, n_prefill);
 }
 
-static void arm(struct fake_backend *f, uint64_t ns) {
+static void arm(struct fake_backend *f, uint64_t due_in_ns) {
+        uint64_t ns = due_in_ns - atomic_load(&f->early_ns);
         struct itimerspec t = { .it_value = { .tv_sec = (time_t) (ns / 1000000000U),
                                               .tv_nsec = (long) (ns % 1000000000U) } };
 
-        f->due_ns = now_ns() + ns;
+        f->due_ns = now_ns() + due_in_ns;
         timerfd_settime(f->timer_fd, 0, &t, NULL);
 }
 

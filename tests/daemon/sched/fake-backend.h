@@ -32,6 +32,7 @@ struct fake_backend {
         _Atomic uint64_t step_ns;      /* what a step takes, in submit */
         _Atomic uint64_t row_ns;       /* and so much more for each of its rows */
         _Atomic uint64_t async_ns;     /* or: submit returns at once, poll is pending for so long */
+        _Atomic uint64_t early_ns;     /* and the fd says so this much before */
         _Atomic uint64_t lose_at;      /* the n-th step is lost (from 1); 0: never */
         atomic_bool lose_in_poll;      /* in poll, not in submit */
         _Atomic uint64_t hang_at;      /* the n-th step is never done, its fd stays quiet */

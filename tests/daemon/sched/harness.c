@@ -20,7 +20,8 @@ void harness_start(struct harness *h, struct harness_options options) {
                                              .kv_bytes_max = options.kv_bytes,
                                              .cut_seed = options.cut_seed,
                                              .chunk_ns = options.chunk_ns,
-                                             .step_limit_ns = options.step_limit_ns };
+                                             .step_limit_ns = options.step_limit_ns,
+                                             .await_cores_min = options.await_cores_min };
         uint32_t n_models = options.n_models ? options.n_models : 1;
 
         *h = (struct harness){ .fake = fake_backend_new() };

@@ -34,6 +34,7 @@ struct harness_options {
         uint64_t cut_seed;
         uint32_t chunk_ns;
         uint64_t step_limit_ns;
+        uint32_t await_cores_min;
         bool state; /* the models have a state group */
 };
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Many at once: who is in a step, who waits, who ends whom. */
+#include <poll.h>
 #include <stdlib.h>
 #include <stdio.h>
 #include <string.h>
@@ -416,6 +417,37 @@ static void a_pending_step_is_waited_for_without_spinning(void **state) {
         harness_end(&h);
 }
 
+/* Run a step of 400 ms whose device says 300 ms before that it will end. Return: whether the loop was woken before. */
+static bool is_woken_early(uint32_t await_cores_min) {
+        struct pollfd fd = { .events = POLLIN };
+        struct warm_request *r;
+        struct harness h;
+        bool early;
+
+        harness_start(&h, (struct harness_options){ .await_cores_min = await_cores_min });
+        warm_engine_await(h.engine); /* of an engine that does nothing: back at once */
+        atomic_store(&h.fake->never_ends, true);
+        atomic_store(&h.fake->async_ns, 400000000);
+        atomic_store(&h.fake->early_ns, 300000000);
+        r = harness_complete(&h, "abc", 0, 1);
+        harness_submit(&h, r);
+        fd.fd = warm_engine_event_fd(h.engine);
+        assert_int_equal(poll(&fd, 1, HARNESS_WAIT_MS), 1);
+        early = !warm_engine_has_event(h.engine);
+        warm_engine_await(h.engine);
+        harness_wait(&h, r);
+        harness_check(&h, r);
+        warm_request_free(r);
+        harness_end(&h);
+        return early;
+}
+
+static void the_loop_is_woken_before_a_step_ends_if_cores_are_to_spare(void **state) {
+        (void) state;
+        assert_true(is_woken_early(1));
+        assert_false(is_woken_early(UINT32_MAX));
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(sixteen_decode_in_one_step),
@@ -432,6 +464,7 @@ int main(void) {
                 cmocka_unit_test(one_more_than_the_limit_is_refused),
                 cmocka_unit_test(an_idle_engine_takes_no_time),
                 cmocka_unit_test(a_pending_step_is_waited_for_without_spinning),
+                cmocka_unit_test(the_loop_is_woken_before_a_step_ends_if_cores_are_to_spare),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
