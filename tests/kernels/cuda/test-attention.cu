@@ -248,6 +248,9 @@ struct device_input {
             : rows(n_rows), units(n_units), counts(2), qkv((size_t) n_rows * in.ld),
               turns((size_t) n_rows * in.n_pairs * 2),
               out((size_t) (n_rows + 127) / 128 * 128 * acts_for(n_rows, in.n_columns).k_padded) {
+                /* What lies behind the step's rows and units is anything. */
+                CHECK(cudaMemset(rows.d, 0xff, rows.n * sizeof(struct warm_cuda_row)));
+                CHECK(cudaMemset(units.d, 0xff, units.n * sizeof(struct warm_cuda_unit)));
                 rows.put(in.rows);
                 units.put(in.units);
                 counts.put({ (uint32_t) in.rows.size(), (uint32_t) in.units.size() });
