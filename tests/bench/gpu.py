@@ -88,9 +88,8 @@ def our_round(model, depth, args, ours):
         ask(c, [300, 301], 1)
         ours["start"].append(time.monotonic() - d.started)
         rng = random.Random(2)
-        for _ in range(4):
-            r = ask(c, new_ids(rng, N_PREFILL), 1)
-        ours["prefill"].append(N_PREFILL / (r["time_us"]["prefill"] / 1e6))
+        times = [ask(c, new_ids(rng, N_PREFILL), 1)["time_us"]["prefill"] for _ in range(6)]
+        ours["prefill"].append(N_PREFILL / (statistics.median(times[2:]) / 1e6))   # the first ones find out how long chunks may be
         for at in (0, depth):
             ours[f"decode {at}"].append(token_ms(c, new_ids(rng, max(2, at))))
         ids, times = new_ids(rng, depth), []
@@ -102,11 +101,21 @@ def our_round(model, depth, args, ours):
         ours["typed"].append(statistics.median(times[1:]))
         for n in (4, 16):
             ours[f"together {n}"].append(together(d, rng, n))
+        ours["typed C"] += typed_in_c(d, args, depth)
         return c.call("status")
 
 
+def typed_in_c(d, args, depth):
+    """Milliseconds of the same by libwarm, which packs ids faster than Python does; none where there is no warmctl."""
+    warmctl = os.path.join(args.build, "client", "warmctl", "warmctl")
+    if not os.path.exists(warmctl):
+        return []
+    out = subprocess.run([warmctl, "--socket", d.path, "--json", "bench"], capture_output=True, text=True, check=True).stdout
+    return [r["measured_ms"] for r in json.loads(out)["rows"] if r["name"] == "first text" and r["depth"] == depth and r["measured_ms"]]
+
+
 def compare(model, args):
-    ours, theirs = ({k: [] for k in ("prefill", "decode 0", f"decode {args.context}", "typed", "start", "together 4", "together 16")} for _ in range(2))
+    ours, theirs = ({k: [] for k in ("prefill", "decode 0", f"decode {args.context}", "typed", "typed C", "start", "together 4", "together 16")} for _ in range(2))
     for _ in range(args.rounds):
         if PEERS:
             peer_round(model, args.context, theirs)
@@ -116,6 +125,7 @@ def compare(model, args):
     for at in (0, args.context):
         row(f"decode at depth {at}, ms a token", ours[f"decode {at}"], theirs[f"decode {at}"], True)
     row(f"{args.context} cached + {N_NEW} new, first token at the client, ms", ours["typed"], theirs["typed"], True)
+    row("the same, asked by libwarm", ours["typed C"], theirs["typed"], True)
     for n in (4, 16):
         row(f"{n} sequences decoding, tokens/s", ours[f"together {n}"], [])
     row("start to first token, s", ours["start"], theirs["start"], True)
