@@ -174,6 +174,7 @@ struct warm_request *warm_document_request(struct warm_call *call, const struct 
         uint32_t n_vocab;
         int index, r;
 
+        warm_engine_expect(e);
         index = warm_call_model(call, &d->model);
         if (index < 0 || !read_snippets(call, d, snippets))
                 return NULL;

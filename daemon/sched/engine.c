@@ -532,6 +532,16 @@ static bool sum_one(struct warm_engine *e) {
         return false;
 }
 
+/* Woken for a request in the making: look for it, rather than sleep again and be woken once more. */
+static void look_for_expected(struct warm_engine *e) {
+        uint64_t end_ns = warm_now_ns() + WARM_ENGINE_EXPECT_NS;
+
+        if (!atomic_exchange(&e->expected, false))
+                return;
+        while (warm_ring_is_empty(&e->inbox) && !atomic_load(&e->stop) && warm_now_ns() < end_ns)
+                ;
+}
+
 /*
  * Not a moment of spinning first: with as many workers as cores it keeps the loop's thread, which DONE just woke, from
  * running. Measured on 2 cores, 300 completions of 4 tokens, arrival to DONE taken less the steps' own time, A B A B:
@@ -543,8 +553,10 @@ static void rest(struct warm_engine *e) {
         /* The fd may still be readable for what was taken without looking at it. */
         if (take_inbox(e) || atomic_load(&e->stop))
                 return;
-        if (poll(&fd, 1, e->has_unsummed ? SUM_AFTER_MS : -1) != 0)
+        if (poll(&fd, 1, e->has_unsummed ? SUM_AFTER_MS : -1) != 0) {
+                look_for_expected(e);
                 return;
+        }
         while (e->has_unsummed && warm_ring_is_empty(&e->inbox) && !atomic_load(&e->stop)) {
                 atomic_fetch_add_explicit(&e->progress, 1, memory_order_relaxed);
                 e->has_unsummed = sum_one(e);

@@ -23,6 +23,7 @@
 #define WARM_ENGINE_REQUESTS_MAX 1024U  /* waiting and running together */
 #define WARM_ENGINE_BATCH_MAX    16U    /* sequences in one step (untuned guess) */
 #define WARM_ENGINE_AWAIT_NS     80000U /* a thread wakes up in 10 to 50 us (untuned guess) */
+#define WARM_ENGINE_EXPECT_NS    80000U /* a prompt of 5 KB is made in 15 to 25 us (untuned guess) */
 
 enum {
         WARM_ENGINE_E_BUSY = 1, /* WARM_ENGINE_REQUESTS_MAX reached */
@@ -162,11 +163,12 @@ struct warm_engine_config {
         enum warm_type kv_type;
         uint64_t
                 kv_bytes_max; /* of all models together; 0: 16 contexts, at most a quarter of what is free */
-        uint32_t n_context_max;   /* 0: the model's */
-        uint32_t chunk_ns;        /* what a step with prefill takes, about; 0: 20 ms (untuned) */
-        uint64_t step_limit_ns;   /* a step that takes longer hangs; 0: 10 s (untuned) */
-        uint32_t await_cores_min; /* so many let the loop wait for a step's end; 0: 4 (untuned) */
-        uint64_t cut_seed;        /* tests: not 0: prefill is cut at random lengths drawn from it */
+        uint32_t n_context_max; /* 0: the model's */
+        uint32_t chunk_ns;      /* what a step with prefill takes, about; 0: 20 ms (untuned) */
+        uint64_t step_limit_ns; /* a step that takes longer hangs; 0: 10 s (untuned) */
+        uint32_t
+                await_cores_min; /* so many let loop and engine spin for each other; 0: 4 (untuned) */
+        uint64_t cut_seed;       /* tests: not 0: prefill is cut at random lengths drawn from it */
 };
 
 struct warm_engine;
@@ -228,6 +230,12 @@ bool warm_engine_has_event(const struct warm_engine *e);
  * one. Else it returns at once. Thread: loop.
  */
 void warm_engine_await(struct warm_engine *e);
+
+/*
+ * A request is in the making: an engine that has nothing to do wakes up now, not when it is submitted, and spins for it,
+ * WARM_ENGINE_EXPECT_NS at most. Nothing happens where cores are few. Thread: loop.
+ */
+void warm_engine_expect(struct warm_engine *e);
 
 /* For the watchdog: a counter that moves while the engine is alive, and whether it has work. Any thread. */
 uint64_t warm_engine_progress(struct warm_engine *e, bool *ret_has_work);

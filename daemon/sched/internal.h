@@ -62,7 +62,8 @@ struct warm_engine {
         atomic_bool measured;           /* then `speed` is constant */
         struct warm_engine_speed speed; /* written by the engine before `measured` */
         atomic_bool soon;        /* a step that may bring an event is about to end; any thread */
-        bool has_cores;          /* to spare for the loop to spin on; constant from start on */
+        atomic_bool expected;    /* a request is in the making; any thread */
+        bool has_cores;          /* to spare for spinning; constant from start on */
         _Atomic uint32_t n_live; /* submitted, DONE not yet pushed; any thread reads */
 
         /* Thread: loop. What lives, unordered; the id stands beside its task so that cancel scans 8 KiB. */

@@ -82,6 +82,13 @@ bool warm_engine_next(struct warm_engine *e, struct warm_event *ret_event) {
         return true;
 }
 
+void warm_engine_expect(struct warm_engine *e) {
+        if (!e->has_cores || atomic_load(&e->n_live) > 0)
+                return; /* it is awake */
+        atomic_store(&e->expected, true);
+        warm_ring_wake(&e->inbox);
+}
+
 bool warm_engine_has_event(const struct warm_engine *e) {
         return !warm_ring_is_empty(&e->events);
 }

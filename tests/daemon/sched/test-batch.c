@@ -369,12 +369,18 @@ static void one_more_than_the_limit_is_refused(void **state) {
         harness_end(&h);
 }
 
+static uint64_t cpu_ns(void) {
+        struct timespec t;
+
+        clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+        return (uint64_t) t.tv_sec * 1000000000U + (uint64_t) t.tv_nsec;
+}
+
 static void an_idle_engine_takes_no_time(void **state) {
         struct harness h;
-        struct timespec before, after;
         struct warm_request *r;
         bool has_work;
-        uint64_t progress, ns;
+        uint64_t progress, before;
 
         (void) state;
         harness_start(&h, (struct harness_options){ 0 });
@@ -384,21 +390,66 @@ static void an_idle_engine_takes_no_time(void **state) {
         usleep(250000); /* the sums of what came to rest are recorded */
         progress = warm_engine_progress(h.engine, &has_work);
         assert_false(has_work);
-        clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &before);
+        before = cpu_ns();
         usleep(200000);
-        clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &after);
-        ns = (uint64_t) (after.tv_sec - before.tv_sec) * 1000000000U +
-             (uint64_t) (after.tv_nsec - before.tv_nsec);
-        assert_true(ns < 2000000);
+        assert_true(cpu_ns() - before < 2000000);
         assert_int_equal(warm_engine_progress(h.engine, &has_work), progress);
         harness_end(&h);
+}
+
+/* Submitted while it wakes up, while it looks, and after it went to sleep again: none is lost. */
+static void an_expected_request_comes_at_any_time(void **state) {
+        struct harness h;
+        uint64_t before;
+
+        (void) state;
+        harness_start(&h, (struct harness_options){ .await_cores_min = 1 });
+        for (uint32_t i = 0; i < 400; i++) {
+                struct warm_request *r = harness_complete(&h, "abc", 0, 1);
+
+                warm_engine_expect(h.engine);
+                if (i % 4)
+                        usleep(i % 40 * 5);
+                harness_run(&h, r);
+                harness_check(&h, r);
+                warm_request_free(r);
+        }
+        usleep(250000); /* the sums of what came to rest are recorded */
+        before = cpu_ns();
+        for (uint32_t i = 0; i < 20; i++) { /* in vain */
+                warm_engine_expect(h.engine);
+                usleep(5000);
+        }
+        assert_true(cpu_ns() - before < 20 * (WARM_ENGINE_EXPECT_NS + 400000ULL));
+        harness_end(&h);
+}
+
+/* A resting engine goes round its loop for it, or stays where it is. */
+static bool wakes_up_for_what_is_expected(uint32_t await_cores_min) {
+        struct harness h;
+        uint64_t progress;
+        bool has_work;
+
+        harness_start(&h, (struct harness_options){ .await_cores_min = await_cores_min });
+        usleep(100000);
+        progress = warm_engine_progress(h.engine, &has_work);
+        warm_engine_expect(h.engine);
+        usleep(100000);
+        progress = warm_engine_progress(h.engine, &has_work) - progress;
+        harness_end(&h);
+        return progress > 0;
+}
+
+static void the_engine_wakes_up_for_what_is_expected_if_cores_are_to_spare(void **state) {
+        (void) state;
+        assert_true(wakes_up_for_what_is_expected(1));
+        assert_false(wakes_up_for_what_is_expected(UINT32_MAX));
 }
 
 static void a_pending_step_is_waited_for_without_spinning(void **state) {
         struct harness h;
         struct warm_request *r;
-        uint64_t start;
-        struct timespec before, after;
+        uint64_t start, before;
 
         (void) state;
         harness_start(&h, (struct harness_options){ 0 });
@@ -406,12 +457,10 @@ static void a_pending_step_is_waited_for_without_spinning(void **state) {
         atomic_store(&h.fake->async_ns, 10000000);
         r = harness_complete(&h, "abc", 0, 20);
         start = now_ns();
-        clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &before);
+        before = cpu_ns();
         harness_run(&h, r);
-        clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &after);
         assert_true(now_ns() - start >= 20 * 10000000ULL);
-        assert_true((after.tv_sec - before.tv_sec) * 1000000000L + after.tv_nsec - before.tv_nsec <
-                    100000000L);
+        assert_true(cpu_ns() - before < 100000000U);
         harness_check(&h, r);
         warm_request_free(r);
         harness_end(&h);
@@ -463,6 +512,8 @@ int main(void) {
                 cmocka_unit_test(the_newest_of_a_stream_ends_the_older),
                 cmocka_unit_test(one_more_than_the_limit_is_refused),
                 cmocka_unit_test(an_idle_engine_takes_no_time),
+                cmocka_unit_test(an_expected_request_comes_at_any_time),
+                cmocka_unit_test(the_engine_wakes_up_for_what_is_expected_if_cores_are_to_spare),
                 cmocka_unit_test(a_pending_step_is_waited_for_without_spinning),
                 cmocka_unit_test(the_loop_is_woken_before_a_step_ends_if_cores_are_to_spare),
         };
