@@ -151,8 +151,7 @@ static int cuda_submit(struct warm_backend *backend, struct warm_weights *w,
         b->pending.ticket = *ret_ticket = ++b->n_tickets;
         b->pending.weights = w;
         b->pending.step = step;
-        expected = *b->pending.expected_ns *
-                   (b->pending.expected_ns == &b->wide_ns ? step->n_rows : 1);
+        expected = warm_cuda_expected_ns(b->pending.expected, b->pending.expected_rows);
         expected = expected > EARLY_NS ? expected - EARLY_NS : 0;
         b->pending.look_ns = b->pending.submitted_ns + expected;
         arm(b, expected);
@@ -183,11 +182,7 @@ static void collect(struct warm_cuda_backend *b, bool on_time) {
                         memcpy(row->result->top, a->top, a->n_top * sizeof(*a->top));
                 }
         }
-        /* Seen on time, it took so long; found already done, it took less: wake up earlier next time. */
-        if (on_time)
-                *p->expected_ns = p->expected_ns == &b->wide_ns ? took / p->step->n_rows : took;
-        else
-                *p->expected_ns /= 2;
+        warm_cuda_took(p->expected, p->expected_rows, took, on_time);
         *p = (struct warm_cuda_pending){};
 }
 

@@ -14,6 +14,7 @@
 #include "blocks.h"
 #include "cuda.h"
 #include "device.h"
+#include "expect.h"
 #include "kernels/rope.h"
 #include "kernels/step-check.h"
 #include "kv.h"
@@ -83,7 +84,7 @@ struct warm_cuda_graph {
         struct warm_cuda_kind kind;
         cudaGraphExec_t exec; /* NULL: free */
         uint64_t used;        /* number of the step that used it last */
-        uint64_t expected_ns; /* what it took last */
+        struct warm_cuda_expected expected;
 };
 
 /*
@@ -136,6 +137,7 @@ struct warm_weights {
         float *logits; /* [WARM_CUDA_WANTED][n_vocab], made when first wanted */
 
         struct warm_cuda_graph graphs[WARM_CUDA_GRAPHS];
+        struct warm_cuda_expected wide[WARM_CUDA_WIDTHS]; /* and steps that leave logits */
 };
 
 /* A step under way. */
@@ -143,8 +145,9 @@ struct warm_cuda_pending {
         struct warm_weights *weights; /* NULL: none */
         const struct warm_step *step;
         uint64_t ticket, submitted_ns;
-        uint64_t look_ns;      /* before it nobody looks for the end */
-        uint64_t *expected_ns; /* of its kind */
+        uint64_t look_ns;                    /* before it nobody looks for the end */
+        struct warm_cuda_expected *expected; /* of its kind */
+        uint32_t expected_rows;              /* 1 where a kind takes as long with fewer */
 };
 
 struct warm_cuda_backend {
@@ -158,7 +161,6 @@ struct warm_cuda_backend {
         int timer_fd;                 /* becomes readable shortly before a step should be done */
         uint64_t *done, *mapped_done; /* ticket of the last step that ended */
         uint64_t n_tickets;
-        uint64_t wide_ns; /* what a row of a wide step took last */
         struct warm_cuda_pending pending;
         uint64_t scratch_bytes, held_bytes;
         uint64_t context_bytes; /* what the context itself took; 0 where the driver does not tell */

@@ -255,14 +255,16 @@ int warm_cuda_step_submit(struct warm_cuda_backend *b, struct warm_weights *w,
                 return warm_cuda_lost(b, (int) cudaPeekAtLastError(), "copying blocks");
         if (kind.n8 == 0 || t.logits) {
                 r = warm_cuda_step_queue(b, w, &kind, t.logits ? step : NULL);
-                b->pending.expected_ns = &b->wide_ns;
+                b->pending.expected = &w->wide[warm_cuda_width(step->n_rows)];
+                b->pending.expected_rows = step->n_rows;
         } else {
                 r = find_graph(b, w, &kind, &graph);
                 if (r == 0)
                         r = (int) cudaGraphLaunch(graph->exec, b->stream);
                 if (r == 0) {
                         graph->used = ticket;
-                        b->pending.expected_ns = &graph->expected_ns;
+                        b->pending.expected = &graph->expected;
+                        b->pending.expected_rows = 1;
                 }
         }
         return r ? warm_cuda_lost(b, r, "launching a step") : 0;
