@@ -572,21 +572,19 @@ warm_narrow_begin(const struct warm_job &job, const struct warm_schedule &s,
                 warm_narrow_plan<D, TILES>(job, s, run, run.n_m, row, n, j, run.begin, blocks,
                                            shared, heads);
         }
-        if (N::makes) /* of earlier steps, but for what is made here */
-#pragma unroll
-                for (uint32_t i = 0; i < N::stages; i++)
-                        warm_narrow_send<D, TILES>(job, run, run.begin + i, i, blocks[i], slots[i],
-                                                   shared);
-        if (waits)
-                warm_wait_for_before();
-        if (N::makes) {
-                warm_narrow_ask<D>(job, n, j, heads);
-        } else {
+        /* Who makes this step's K and V sends for those of earlier steps only, and so need not wait before. */
+        if (!N::makes) {
+                if (waits)
+                        warm_wait_for_before();
                 warm_narrow_fetch<D, TILES>(job, s, run, shared);
+        }
 #pragma unroll
-                for (uint32_t i = 0; i < N::stages; i++)
-                        warm_narrow_send<D, TILES>(job, run, run.begin + i, i, blocks[i], slots[i],
-                                                   shared);
+        for (uint32_t i = 0; i < N::stages; i++)
+                warm_narrow_send<D, TILES>(job, run, run.begin + i, i, blocks[i], slots[i], shared);
+        if (N::makes) {
+                if (waits)
+                        warm_wait_for_before();
+                warm_narrow_ask<D>(job, n, j, heads);
         }
 #pragma unroll 1
         while (j < n) {
