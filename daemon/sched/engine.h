@@ -20,10 +20,10 @@
 
 #define WARM_ALTERNATIVES_MAX    4U
 #define WARM_ENGINE_MODELS_MAX   16U
-#define WARM_ENGINE_REQUESTS_MAX 1024U  /* waiting and running together */
-#define WARM_ENGINE_BATCH_MAX    16U    /* sequences in one step (untuned guess) */
-#define WARM_ENGINE_AWAIT_NS     80000U /* a thread wakes up in 10 to 50 us (untuned guess) */
-#define WARM_ENGINE_EXPECT_NS    80000U /* a prompt of 5 KB is made in 15 to 25 us (untuned guess) */
+#define WARM_ENGINE_REQUESTS_MAX 1024U /* waiting and running together */
+#define WARM_ENGINE_BATCH_MAX    16U   /* sequences in one step (untuned guess) */
+#define WARM_ENGINE_SPIN_NS                                                                        \
+        80000U /* a thread wakes up in 10 to 50 us, a prompt of 5 KB is made in 25 (untuned guess) */
 
 enum {
         WARM_ENGINE_E_BUSY = 1, /* WARM_ENGINE_REQUESTS_MAX reached */
@@ -226,14 +226,14 @@ bool warm_engine_next(struct warm_engine *e, struct warm_event *ret_event);
 bool warm_engine_has_event(const struct warm_engine *e);
 
 /*
- * Spin until an event waits, WARM_ENGINE_AWAIT_NS at most, if the engine said that a step is about to end which may bring
+ * Spin until an event waits, WARM_ENGINE_SPIN_NS at most, if the engine said that a step is about to end which may bring
  * one. Else it returns at once. Thread: loop.
  */
 void warm_engine_await(struct warm_engine *e);
 
 /*
  * A request is in the making: an engine that has nothing to do wakes up now, not when it is submitted, and spins for it,
- * WARM_ENGINE_EXPECT_NS at most. Nothing happens where cores are few. Thread: loop.
+ * WARM_ENGINE_SPIN_NS at most. Nothing happens where cores are few. Thread: loop.
  */
 void warm_engine_expect(struct warm_engine *e);
 

@@ -92,6 +92,8 @@ static inline struct warm_engine_model *warm_engine_model_of(struct warm_engine 
 }
 
 uint64_t warm_now_ns(void); /* CLOCK_MONOTONIC */
+/* Until a message waits, as long as there is hope of one; WARM_ENGINE_SPIN_NS at most. Thread: the ring's consumer. */
+void warm_engine_spin(const struct warm_ring *r, const atomic_bool *hope);
 
 /* admit.c: from waiting to active and back out. */
 

@@ -93,11 +93,15 @@ bool warm_engine_has_event(const struct warm_engine *e) {
         return !warm_ring_is_empty(&e->events);
 }
 
-void warm_engine_await(struct warm_engine *e) {
-        uint64_t end_ns = warm_now_ns() + WARM_ENGINE_AWAIT_NS;
+void warm_engine_spin(const struct warm_ring *r, const atomic_bool *hope) {
+        uint64_t end_ns = warm_now_ns() + WARM_ENGINE_SPIN_NS;
 
-        while (atomic_load(&e->soon) && warm_ring_is_empty(&e->events) && warm_now_ns() < end_ns)
+        while (atomic_load(hope) && warm_ring_is_empty(r) && warm_now_ns() < end_ns)
                 ;
+}
+
+void warm_engine_await(struct warm_engine *e) {
+        warm_engine_spin(&e->events, &e->soon);
 }
 
 uint64_t warm_engine_progress(struct warm_engine *e, bool *ret_has_work) {
