@@ -134,7 +134,7 @@ static void arm(struct warm_cuda_backend *b, uint64_t in_ns) {
 static int cuda_submit(struct warm_backend *backend, struct warm_weights *w,
                        const struct warm_step *step, uint64_t *ret_ticket) {
         struct warm_cuda_backend *b = cuda(backend);
-        uint64_t expected;
+        uint64_t begun = now_ns(), expected, now;
         int r;
 
         if (b->lost)
@@ -147,14 +147,15 @@ static int cuda_submit(struct warm_backend *backend, struct warm_weights *w,
         r = warm_cuda_step_submit(b, w, step, b->n_tickets + 1);
         if (r)
                 return r;
-        b->pending.submitted_ns = now_ns(); /* a graph's capture is not what its steps take */
+        b->pending.submitted_ns = begun;
         b->pending.ticket = *ret_ticket = ++b->n_tickets;
         b->pending.weights = w;
         b->pending.step = step;
         expected = warm_cuda_expected_ns(b->pending.expected, b->pending.expected_rows);
         expected = expected > EARLY_NS ? expected - EARLY_NS : 0;
-        b->pending.look_ns = b->pending.submitted_ns + expected;
-        arm(b, expected);
+        b->pending.look_ns = begun + expected;
+        now = now_ns();
+        arm(b, now < b->pending.look_ns ? b->pending.look_ns - now : 0);
         return 0;
 }
 

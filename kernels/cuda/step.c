@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A step's description is written down, and its kernels are launched: of a narrow step as a captured graph, made when
- * a step of its kind first comes, of others one by one.
+ * A step's description is written down, and its kernels are launched: of a narrow step as a captured graph, of others
+ * one by one; so, too, the first narrow step of a kind, while which runs the graph is made.
  */
 #include <errno.h>
 #include <string.h>
@@ -179,12 +179,32 @@ static bool same_kind(const struct warm_cuda_kind *a, const struct warm_cuda_kin
                a->greedy == b->greedy;
 }
 
-/* Capture a step of a kind in the place of the graph that was not used for longest. Return: 0; a cudaError_t. */
+/* Return: 0 and the graph; a cudaError_t. */
 static int capture(struct warm_cuda_backend *b, struct warm_weights *w,
-                   const struct warm_cuda_kind *kind, struct warm_cuda_graph **ret_graph) {
-        struct warm_cuda_graph *to = &w->graphs[0];
+                   const struct warm_cuda_kind *kind, cudaGraphExec_t *ret_exec) {
         cudaGraph_t graph = NULL;
-        int r, ended;
+        int ended, r = (int) cudaStreamBeginCapture(b->stream, cudaStreamCaptureModeThreadLocal);
+
+        if (r)
+                return r;
+        r = warm_cuda_step_queue(b, w, kind, NULL);
+        ended = (int) cudaStreamEndCapture(b->stream, &graph);
+        r = r ? r : ended;
+        if (r == 0)
+                r = (int) cudaGraphInstantiate(ret_exec, graph, 0);
+        if (graph)
+                (void) cudaGraphDestroy(graph);
+        return r;
+}
+
+/*
+ * A kind's graph, in the place of the one that was not used for longest; NULL where memory is short: kernels launched
+ * one by one do as well. Return: 0; a cudaError_t.
+ */
+static int add_graph(struct warm_cuda_backend *b, struct warm_weights *w,
+                     const struct warm_cuda_kind *kind, struct warm_cuda_graph **ret_graph) {
+        struct warm_cuda_graph *to = &w->graphs[0];
+        int r;
 
         for (uint32_t i = 1; i < WARM_CUDA_GRAPHS; i++)
                 if (w->graphs[i].used < to->used)
@@ -192,28 +212,20 @@ static int capture(struct warm_cuda_backend *b, struct warm_weights *w,
         if (to->exec)
                 (void) cudaGraphExecDestroy(to->exec);
         *to = (struct warm_cuda_graph){ .kind = *kind };
-        r = (int) cudaStreamBeginCapture(b->stream, cudaStreamCaptureModeThreadLocal);
-        if (r)
+        r = capture(b, w, kind, &to->exec);
+        *ret_graph = r ? NULL : to;
+        if (r != (int) cudaErrorMemoryAllocation)
                 return r;
-        r = warm_cuda_step_queue(b, w, kind, NULL);
-        ended = (int) cudaStreamEndCapture(b->stream, &graph);
-        r = r ? r : ended;
-        if (r == 0)
-                r = (int) cudaGraphInstantiate(&to->exec, graph, 0);
-        if (graph)
-                (void) cudaGraphDestroy(graph);
-        *ret_graph = to;
-        return r;
+        (void) cudaGetLastError();
+        return 0;
 }
 
-static int find_graph(struct warm_cuda_backend *b, struct warm_weights *w,
-                      const struct warm_cuda_kind *kind, struct warm_cuda_graph **ret_graph) {
+static struct warm_cuda_graph *find_graph(struct warm_weights *w,
+                                          const struct warm_cuda_kind *kind) {
         for (uint32_t i = 0; i < WARM_CUDA_GRAPHS; i++)
-                if (w->graphs[i].exec && same_kind(&w->graphs[i].kind, kind)) {
-                        *ret_graph = &w->graphs[i];
-                        return 0;
-                }
-        return capture(b, w, kind, ret_graph);
+                if (w->graphs[i].exec && same_kind(&w->graphs[i].kind, kind))
+                        return &w->graphs[i];
+        return NULL;
 }
 
 static int copy_blocks(struct warm_cuda_backend *b, struct warm_weights *w,
@@ -239,6 +251,7 @@ int warm_cuda_step_submit(struct warm_cuda_backend *b, struct warm_weights *w,
         struct warm_cuda_graph *graph = NULL;
         struct warm_cuda_kind kind;
         uint32_t n_wanted = 0;
+        bool graphs;
         int r;
 
         write_rows(&t);
@@ -253,19 +266,20 @@ int warm_cuda_step_submit(struct warm_cuda_backend *b, struct warm_weights *w,
         kind = kind_of(&t, n_wanted);
         if (copy_blocks(b, w, step))
                 return warm_cuda_lost(b, (int) cudaPeekAtLastError(), "copying blocks");
-        if (kind.n8 == 0 || t.logits) {
-                r = warm_cuda_step_queue(b, w, &kind, t.logits ? step : NULL);
-                b->pending.expected = &w->wide[warm_cuda_width(step->n_rows)];
-                b->pending.expected_rows = step->n_rows;
-        } else {
-                r = find_graph(b, w, &kind, &graph);
-                if (r == 0)
-                        r = (int) cudaGraphLaunch(graph->exec, b->stream);
-                if (r == 0) {
-                        graph->used = ticket;
-                        b->pending.expected = &graph->expected;
-                        b->pending.expected_rows = 1;
-                }
+        graphs = kind.n8 > 0 && !t.logits;
+        graph = graphs ? find_graph(w, &kind) : NULL;
+        r = graph ? (int) cudaGraphLaunch(graph->exec, b->stream)
+                  : warm_cuda_step_queue(b, w, &kind, t.logits ? step : NULL);
+        if (r == 0 && graphs && !graph)
+                r = add_graph(b, w, &kind, &graph);
+        if (r)
+                return warm_cuda_lost(b, r, "launching a step");
+        b->pending.expected = &w->wide[warm_cuda_width(step->n_rows)];
+        b->pending.expected_rows = step->n_rows;
+        if (graph) {
+                graph->used = ticket;
+                b->pending.expected = &graph->expected;
+                b->pending.expected_rows = 1;
         }
-        return r ? warm_cuda_lost(b, r, "launching a step") : 0;
+        return 0;
 }
