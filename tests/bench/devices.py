@@ -11,7 +11,7 @@ tokens, so their logits can be compared: the logit error is the difference of th
 8 likeliest, less its mean at that position. Its measure is the 95% quantile of its size over all those positions (two standard deviations,
 were it normal): a few far-off positions, wrong ones perhaps, do not raise it. A first difference is a near-tie if the first device gives its
 own token at most 4 times that measure more than the other's. Who ended has no list there: then the other's is taken, and the likeliest
-control token in it.
+control token in it. A larger gap may be the first device's own error: in float32 (below) the two tokens have to be that close then.
 
 NLL: about 20 KB of the sources in windows of at most 512 tokens, by `score`, all but each window's first token; and in float32 with nothing
 rounded but the weights (tests/kernels/oracle.py), where numpy and the build's write-logits are and the file is not over 1 GiB.
@@ -19,7 +19,7 @@ rounded but the weights (tests/kernels/oracle.py), where numpy and the build's w
 Held, exit 1 otherwise: each first difference is a near-tie; the second device's NLL is not above the first's by more than 3 standard errors
 of the difference, token by token. Asserts nothing about time. Needs python3 only.
 """
-import argparse, itertools, json, math, os, random, statistics, subprocess, sys, tempfile, time
+import argparse, contextlib, itertools, json, math, os, random, statistics, subprocess, sys, tempfile, time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from warmrpc import Daemon
@@ -153,7 +153,8 @@ def compare_texts(prompts, ours, theirs, device):
             errors += e
             n_positions += bool(e)
         if k is not None:
-            found.append({"prompt": i, "at": k, "gap": gap_of(a, b, k, device), "texts_equal": a["text"] == b["text"],
+            ids = prompts[i].get("prompt") or device.c.call("explain", heal=False, **prompts[i])["ids"]
+            found.append({"before": ids + a["ids"][:k], "tokens": [x["ids"][k] if k < len(x["ids"]) else None for x in (a, b)], "prompt": i, "at": k, "gap": gap_of(a, b, k, device), "texts_equal": a["text"] == b["text"],
                           "asked": prompts[i].get("prefix") or device.text(prompts[i]["prompt"]), "suffix": prompts[i].get("suffix", ""),
                           "answers": [a["text"], b["text"]], "finish": [a["finish"], b["finish"]]})
     sizes = [abs(e) for e in errors]
@@ -168,29 +169,41 @@ def compare_texts(prompts, ours, theirs, device):
             "error_largest": max(sizes, default=0.0), "bound": bound, "differences": found}
 
 
-def float32_scores(model, windows, args):
-    """As Device.scores, with nothing rounded but the weights; or why not, as text."""
+@contextlib.contextmanager
+def float32(model, args):
+    """ids -> log-probabilities [position][token] with nothing rounded but the weights; or why not, as text."""
     tool = os.path.join(args.build, "tests", "daemon", "model", "write-logits")
     if not args.float32 or os.path.getsize(model) > FLOAT_BYTES_MAX or not os.access(tool, os.X_OK):
-        return "not asked for" if not args.float32 else "the model is too large" if os.access(tool, os.X_OK) else "the build has no write-logits"
+        yield "not asked for" if not args.float32 else "the model is too large" if os.access(tool, os.X_OK) else "the build has no write-logits"
+        return
     try:
         import numpy as np
     except ImportError:
-        return "numpy is not installed"
+        yield "numpy is not installed"
+        return
     sys.path.insert(0, os.path.join(ROOT, "tests", "kernels"))
     import oracle
 
-    out = []
+    def logprobs(ids):
+        x = reference.logits(np.array(ids)).astype(np.float64)
+        x -= x.max(axis=1, keepdims=True)
+        return x - np.log(np.exp(x).sum(axis=1, keepdims=True))
+
     with tempfile.TemporaryDirectory(prefix="warm-devices-") as folder:
         subprocess.run([tool, model, "plan", folder], check=True)
         with open(os.path.join(folder, "plan.json"), encoding="utf-8") as f:
             plan = json.load(f)
         reference = oracle.Model(plan, np.memmap(os.path.join(folder, "tensors.f32"), "<f4", "r"), quantize=False, kv_half=False, dtype=np.float32)
-        for ids in windows:
-            x = reference.logits(np.array(ids))[:-1].astype(np.float64)
-            x -= x.max(axis=1, keepdims=True)
-            out += (x[np.arange(len(x)), ids[1:]] - np.log(np.exp(x).sum(axis=1))).tolist()
-    return out
+        yield logprobs
+
+
+def judge(found, logprobs):
+    """Differences whose gap is beyond the bound: float32 knows how far apart the two tokens are."""
+    for f in found["differences"]:
+        if not f["near_tie"] and None not in f["tokens"]:
+            row = logprobs(f["before"])[-1]
+            f["float32_gap"] = abs(float(row[f["tokens"][0]] - row[f["tokens"][1]]))
+            f["near_tie"] = f["float32_gap"] <= found["bound"]
 
 
 def compare_nll(scores):
@@ -220,6 +233,9 @@ def print_texts(t, specs):
     if gaps:
         rows.append((f"their gaps: median, largest; within {TIE_ERRORS} x rms", f"{statistics.median(gaps):.4f}, {max(gaps):.4f}; "
                      f"{sum(g <= TIE_ERRORS * t['error_rms'] for g in gaps)}"))
+    judged = [f["float32_gap"] for f in t["differences"] if "float32_gap" in f]
+    if judged:
+        rows.append(("beyond it, judged in float32; gaps there", f"{len(judged)}; " + ", ".join(f"{g:.4f}" for g in judged)))
     print(f"\n| {specs[1]} against {specs[0]} | |\n|---|---|")
     for row in rows:
         print(f"| {row[0]} | {row[1]} |")
@@ -259,9 +275,10 @@ def compare(model, texts, args):
             print(f"{name}: {d.description} ({time.monotonic() - started:.0f} s)", flush=True)
         found = compare_texts(prompts, *answers, first)
     names = list(scores)
-    reference = float32_scores(model, windows, args)
-    if not isinstance(reference, str):
-        scores["float32"] = reference
+    with float32(model, args) as reference:
+        if not isinstance(reference, str):
+            scores["float32"] = [float(row[token]) for ids in windows for row, token in zip(reference(ids), ids[1:])]
+            judge(found, reference)
     nll = compare_nll(scores)
     print_texts(found, names)
     print_nll(nll, len(scores[names[0]]), len(windows), reference if isinstance(reference, str) else None)
