@@ -49,6 +49,7 @@ static __device__ __forceinline__ void warm_merge_steps(float max, float mass,
         before = __shfl_up_sync(~0U, upto, 1);
         before = lane ? before : WARM_NONE;
         warm_join(max, &before, &keep, &take);
+        __syncwarp(); /* everybody has read the ones before */
         steps[lane] = { keep, take, mass, upto };
         __syncwarp();
 }

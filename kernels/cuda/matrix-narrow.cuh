@@ -253,6 +253,7 @@ static __device__ __forceinline__ void multiply_segment(const uint8_t *ring_at, 
         if (k < s.end) { /* half a stage */
                 ring_wait<(int) R::stages - 1>();
                 multiply_units<F, N8, wide, 1>(ring_at + at, s.lane, c);
+                __syncwarp(); /* before the next segment's first units come */
         }
 }
 
