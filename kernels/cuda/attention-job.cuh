@@ -11,9 +11,10 @@
 #include "launch.cuh"
 
 #define WARM_ATTENTION_THREADS 128U
-#define WARM_WIDE_PAIRS        64U /* (row, head) pairs of a wide step's block: 16 a warp */
-#define WARM_SPAN_CHUNKS       (WARM_CUDA_SPAN / WARM_CUDA_CHUNK)
-#define WARM_SPAN_SHIFT        4U /* log2 of it */
+#define WARM_WIDE_PAIRS                                                                            \
+        64U /* (row, head) pairs of a wide step's block, for each tile that a warp has */
+#define WARM_SPAN_CHUNKS (WARM_CUDA_SPAN / WARM_CUDA_CHUNK)
+#define WARM_SPAN_SHIFT  4U /* log2 of it */
 
 struct warm_job {
         struct warm_cuda_attention a;
@@ -37,6 +38,7 @@ struct warm_job {
 
         /* Wide: parts a (row, head), by absolute span; 0: each block goes through all its spans. */
         uint32_t n_spans;
+        uint32_t n_warp_tiles; /* wide: tiles of 16 pairs that a warp has */
 };
 
 /* Rows and units of a narrow step, and how much work each unit is; in shared memory. */
@@ -206,4 +208,9 @@ static inline uint32_t warm_attention_dims(const struct warm_cuda_attention &a) 
 /* Tiles of 16 pairs that a narrow step's block takes at most: what their sums may take of the registers. */
 static constexpr uint32_t warm_attention_tiles(uint32_t dims) {
         return dims == 256 ? 2 : 4;
+}
+
+/* The same of a wide step's warp. */
+static constexpr uint32_t warm_attention_warp_tiles(uint32_t dims) {
+        return dims == 256 ? 1 : 2;
 }

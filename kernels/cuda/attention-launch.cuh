@@ -109,19 +109,28 @@ static int warm_attention_narrow(const struct warm_job &job, cudaStream_t stream
                            dim3(job.n_threads), 0, stream, job.a.overlap, job);
 }
 
-template <bool BF16, uint32_t D>
-static int warm_attention_wide(const struct warm_job &job, cudaStream_t stream) {
-        using W = warm_wide<D>;
+template <bool BF16, uint32_t D, uint32_t TILES>
+static int warm_attention_wide_tiles(const struct warm_job &job, cudaStream_t stream) {
+        using W = warm_wide<D, TILES>;
         static_assert(W::bytes <= WARM_CUDA_SHARED_LEAST, "a block does not fit");
         static bool allowed;
         uint32_t n_tiles = (WARM_CUDA_UNIT_ROWS_WIDE * job.ratio + W::pairs - 1) / W::pairs;
         dim3 grid(job.a.n_units_max * job.a.n_kv_heads * n_tiles, job.n_spans ? job.n_spans : 1);
-        int r = warm_attention_allow(warm_wide_kernel<BF16, D>, W::bytes, &allowed);
+        int r = warm_attention_allow(warm_wide_kernel<BF16, D, TILES>, W::bytes, &allowed);
 
         if (r)
                 return r;
-        r = warm_launch(warm_wide_kernel<BF16, D>, grid, dim3(WARM_ATTENTION_THREADS), W::bytes,
-                        stream, job.a.overlap, job);
+        return warm_launch(warm_wide_kernel<BF16, D, TILES>, grid, dim3(WARM_ATTENTION_THREADS),
+                           W::bytes, stream, job.a.overlap, job);
+}
+
+template <bool BF16, uint32_t D>
+static int warm_attention_wide(const struct warm_job &job, cudaStream_t stream) {
+        int r = job.n_warp_tiles == 1
+                        ? warm_attention_wide_tiles<BF16, D, 1>(job, stream)
+                        : warm_attention_wide_tiles<BF16, D, warm_attention_warp_tiles(D)>(job,
+                                                                                           stream);
+
         if (r || !job.n_spans)
                 return r;
         return warm_launch(warm_merge_wide_kernel, dim3((job.a.n_rows_max * job.a.n_heads + 7) / 8),

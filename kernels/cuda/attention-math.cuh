@@ -194,6 +194,22 @@ static __device__ __forceinline__ void warm_copy_tile(uint32_t to, const uint8_t
         }
 }
 
+/* The same where every slot is copied and seen, of D values: nothing is asked for each. */
+template <uint32_t D, uint32_t THREADS>
+static __device__ __forceinline__ void warm_copy_whole(uint32_t to, const uint8_t *x,
+                                                       const uint8_t *y) {
+        constexpr uint32_t pieces = D / 8, rows = THREADS / pieces;
+        uint32_t row = threadIdx.x / pieces, piece = threadIdx.x % pieces;
+
+        static_assert(THREADS % pieces == 0 && 32 % rows == 0, "each thread has as many");
+        x += threadIdx.x * 16;
+        y += threadIdx.x * 16;
+#pragma unroll
+        for (uint32_t i = 0; i < 64 / rows; i++)
+                warm_copy(to + warm_tile<D>::at(row + i * rows, piece),
+                          (i < 32 / rows ? x : y) + i % (32 / rows) * rows * D * 2, true);
+}
+
 /* The slots that a row sees in a layer, cut by its window. */
 struct warm_seen {
         uint64_t mask; /* bit 63: slot hi - 1, bit 0: slot hi - 64 */

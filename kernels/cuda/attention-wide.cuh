@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A wide step: the store kernel, and a kernel whose warps have 16 (row, head) pairs each and go through the chunks
- * together: scores, weights and sums of a pair stay in one warp's registers (after Dao 2023, "FlashAttention-2").
+ * A wide step: the store kernel, and a kernel whose warps have one or two tiles of 16 (row, head) pairs each and go
+ * through the chunks together: scores, weights and sums of a pair stay in one warp's registers (after Dao 2023,
+ * "FlashAttention-2"). Two tiles share what is read of K and V; one makes more blocks of few rows.
  * Shared memory holds Q and one chunk of K and of V; K is sent for while V is used, and the other way round.
  */
 #pragma once
@@ -9,6 +10,7 @@
 #include "attention-job.cuh"
 
 #define WARM_STORE_HEADS 2U /* of a warp, on their way together */
+#define WARM_SPAN_BLOCKS (WARM_CUDA_SPAN / WARM_BLOCK_TOKENS)
 
 /* A warp some heads of a row: q into the scratch, K and V into their block. */
 template <bool BF16, uint32_t D>
@@ -68,8 +70,8 @@ static __global__ void __launch_bounds__(256, 4)
                                                 });
 }
 
-template <uint32_t D> struct warm_wide {
-        static constexpr uint32_t pairs = WARM_WIDE_PAIRS;
+template <uint32_t D, uint32_t TILES> struct warm_wide {
+        static constexpr uint32_t pairs = WARM_WIDE_PAIRS * TILES;
 
         /* Byte offsets in shared memory. */
         static constexpr uint32_t k = pairs * warm_tile<D>::ld_bytes;
@@ -79,7 +81,8 @@ template <uint32_t D> struct warm_wide {
         static constexpr uint32_t marks =
                 bits + pairs * 8; /* [pairs] largest score and mass of the spans before */
         static constexpr uint32_t block = marks + pairs * 8;
-        static constexpr uint32_t bytes = block + 48;
+        static constexpr uint32_t tables = block + 48; /* [2] blocks of a span's slots */
+        static constexpr uint32_t bytes = tables + 2 * WARM_SPAN_BLOCKS * 4;
 };
 
 /* A block's part of the step; in shared memory. */
@@ -97,10 +100,10 @@ struct warm_wide_block {
 static_assert(sizeof(struct warm_wide_block) <= 48, "room for it");
 
 /* Find the block's rows; the whole block calls it. Later rows first: they see more. Return: false: there are none. */
-template <uint32_t D>
+template <uint32_t D, uint32_t TILES>
 static __device__ __forceinline__ bool
 warm_wide_find(const struct warm_job &job, struct warm_wide_block &b, struct warm_seen *ret_seen) {
-        using W = warm_wide<D>;
+        using W = warm_wide<D, TILES>;
         uint32_t n_kv = job.a.n_kv_heads,
                  tiles = (WARM_CUDA_UNIT_ROWS_WIDE * job.ratio + W::pairs - 1) / W::pairs;
         uint32_t u = blockIdx.x / (tiles * n_kv), n_units = job.a.d_counts[1];
@@ -152,27 +155,39 @@ warm_wide_find(const struct warm_job &job, struct warm_wide_block &b, struct war
 template <uint32_t D>
 static __device__ __forceinline__ void
 warm_wide_send(const struct warm_job &job, const struct warm_wide_block &b, uint32_t which,
-               uint64_t seen, uint2 blocks, uint32_t to) {
+               uint64_t seen, const uint32_t (*tables)[WARM_SPAN_BLOCKS], uint32_t chunk,
+               uint32_t to) {
         const struct warm_cuda_attention &a = job.a;
+        uint2 blocks = ((const uint2 *) tables)[chunk % (2 * WARM_SPAN_CHUNKS)];
         uint32_t dim = which ? a.head_dim_v : a.head_dim_k;
         uint64_t offset = (which ? a.v_offset : a.k_offset) +
                           (uint64_t) b.kv_head * WARM_BLOCK_TOKENS * dim * 2;
 
-        warm_copy_tile<D, WARM_ATTENTION_THREADS>(to, warm_cuda_block(a.kv, blocks.x) + offset,
-                                                  warm_cuda_block(a.kv, blocks.y) + offset, dim,
-                                                  WARM_ALL_SEEN, seen);
+        const uint8_t *x = warm_cuda_block(a.kv, blocks.x) + offset,
+                      *y = warm_cuda_block(a.kv, blocks.y) + offset;
+
+        if constexpr (WARM_ATTENTION_THREADS % (D / 8) == 0) {
+                if (seen == WARM_ALL_SEEN && dim == D) { /* most chunks */
+                        warm_copy_whole<D, WARM_ATTENTION_THREADS>(to, x, y);
+                        warm_copies_commit();
+                        return;
+                }
+        }
+        warm_copy_tile<D, WARM_ATTENTION_THREADS>(to, x, y, dim, WARM_ALL_SEEN, seen);
         warm_copies_commit();
 }
 
-/* Blocks of a chunk; where nobody sees a slot of one it is not looked up. */
-static __device__ __forceinline__ uint2 warm_wide_blocks(const struct warm_job &job,
+/* Note a span's part of the block table; where nobody sees a slot of a block it is not looked up. The first threads. */
+static __device__ __forceinline__ void warm_wide_look_up(const struct warm_job &job,
                                                          const struct warm_wide_block &b,
-                                                         uint32_t chunk) {
-        uint32_t slot = chunk * WARM_CUDA_CHUNK;
+                                                         uint32_t span,
+                                                         uint32_t (*tables)[WARM_SPAN_BLOCKS]) {
+        uint32_t slot = span * WARM_CUDA_SPAN + threadIdx.x * WARM_BLOCK_TOKENS;
 
-        return make_uint2(
-                slot < b.hi && slot + 32 > b.lo ? warm_block_of(job.a.kv, b.sequence, slot) : 0,
-                slot + 32 < b.hi ? warm_block_of(job.a.kv, b.sequence, slot + 32) : 0);
+        if (threadIdx.x < WARM_SPAN_BLOCKS)
+                tables[span % 2][threadIdx.x] = slot < b.hi && slot + WARM_BLOCK_TOKENS > b.lo
+                                                        ? warm_block_of(job.a.kv, b.sequence, slot)
+                                                        : 0;
 }
 
 /* Bits of [lo, hi) in a chunk. */
@@ -183,29 +198,40 @@ static __device__ __forceinline__ uint64_t warm_wide_range(const struct warm_wid
         return warm_seen_bits(all, chunk * WARM_CUDA_CHUNK);
 }
 
+/* The pair of the block that a thread has in a tile of its warp: row g of the fragments, or g + 8. */
+template <uint32_t TILES>
+static __device__ __forceinline__ uint32_t warm_wide_mine(uint32_t tile, uint32_t half) {
+        return (threadIdx.x / 32 * TILES + tile) * 16 + half * 8 + threadIdx.x % 32 / 4;
+}
+
 /* S = Q K^T of the warp's pairs. */
-template <bool BF16, uint32_t D>
-static __device__ __forceinline__ void warm_wide_scores(uint32_t q, uint32_t k, float (*s)[4]) {
+template <bool BF16, uint32_t D, uint32_t TILES>
+static __device__ __forceinline__ void warm_wide_scores(uint32_t q, uint32_t k, float (*s)[8][4]) {
         using T = warm_tile<D>;
         uint32_t lane = threadIdx.x % 32;
 
-        q += T::at(threadIdx.x / 32 * 16 + lane % 16, lane / 16);
+        q += T::at(threadIdx.x / 32 * 16 * TILES + lane % 16, lane / 16);
         k += T::at(lane / 16 * 8 + lane % 8, lane / 8 % 2);
 #pragma unroll
-        for (uint32_t n = 0; n < 8; n++)
-                s[n][0] = s[n][1] = s[n][2] = s[n][3] = 0.0f;
+        for (uint32_t n = 0; n < 8 * TILES; n++)
+                s[n / 8][n % 8][0] = s[n / 8][n % 8][1] = s[n / 8][n % 8][2] = s[n / 8][n % 8][3] =
+                        0.0f;
 #pragma unroll
         for (uint32_t step = 0; step < D / 16; step++) {
-                uint32_t a[4], b[4][4];
+                uint32_t a[TILES][4], b[4][4];
 
-                warm_load_matrices(a, T::further(q, step * 2));
+#pragma unroll
+                for (uint32_t i = 0; i < TILES; i++)
+                        warm_load_matrices(a[i], T::further(q, step * 2) + i * 16 * T::ld_bytes);
 #pragma unroll
                 for (uint32_t n = 0; n < 4; n++)
                         warm_load_matrices(b[n], T::further(k, step * 2) + n * 16 * T::ld_bytes);
 #pragma unroll
-                for (uint32_t n = 0; n < 4; n++) {
-                        warm_mma<BF16>(s[n * 2], a, b[n][0], b[n][1]);
-                        warm_mma<BF16>(s[n * 2 + 1], a, b[n][2], b[n][3]);
+                for (uint32_t n = 0; n < 4 * TILES; n++) {
+                        float(*to)[4] = &s[n % TILES][n / TILES * 2];
+
+                        warm_mma<BF16>(to[0], a[n % TILES], b[n / TILES][0], b[n / TILES][1]);
+                        warm_mma<BF16>(to[1], a[n % TILES], b[n / TILES][2], b[n / TILES][3]);
                 }
         }
 }
@@ -265,22 +291,21 @@ static __device__ __forceinline__ void warm_wide_clear(struct warm_wide_state<D>
                 state.sum[n][0] = state.sum[n][1] = state.sum[n][2] = state.sum[n][3] = 0.0f;
 }
 
-/* The chunk's sums of p V, 32 dimensions at a time, joined to the span's. */
+/* The chunk's part of the mass joins the span's, and what the span has is scaled. @param ret_take of the chunk's sums */
 template <bool BF16, uint32_t D>
-static __device__ __forceinline__ void warm_wide_join(uint32_t v, const float *max,
-                                                      const uint32_t (*p)[4],
-                                                      struct warm_wide_state<D> &state) {
-        using T = warm_tile<D>;
-        float keep[2], take[2], mass[4] = {};
+static __device__ __forceinline__ void warm_wide_scale(const float *max, const uint32_t (*p)[4],
+                                                       struct warm_wide_state<D> &state,
+                                                       float *ret_take) {
+        float keep[2], mass[4] = {};
 
 #pragma unroll
         for (uint32_t step = 0; step < 4; step++)
                 warm_mma<BF16>(mass, p[step], warm_ones<BF16>(), warm_ones<BF16>());
 #pragma unroll
         for (uint32_t half = 0; half < 2; half++) {
-                warm_join(max[half], &state.max[half], &keep[half], &take[half]);
+                warm_join(max[half], &state.max[half], &keep[half], &ret_take[half]);
                 state.mass[half] =
-                        warm_joined(state.mass[half], mass[half * 2], keep[half], take[half]);
+                        warm_joined(state.mass[half], mass[half * 2], keep[half], ret_take[half]);
         }
         if (!__all_sync(~0U, keep[0] == 1.0f && keep[1] == 1.0f)) /* times 1 is no change */
 #pragma unroll
@@ -288,31 +313,51 @@ static __device__ __forceinline__ void warm_wide_join(uint32_t v, const float *m
 #pragma unroll
                         for (uint32_t j = 0; j < 4; j++)
                                 state.sum[n][j] = __fmul_rn(state.sum[n][j], keep[j / 2]);
+}
+
+/* The chunk's sums of p V, 32 or 16 dimensions at a time, joined to the span's. */
+template <bool BF16, uint32_t D, uint32_t TILES>
+static __device__ __forceinline__ void warm_wide_join(uint32_t v, const float (*max)[2],
+                                                      const uint32_t (*p)[4][4],
+                                                      struct warm_wide_state<D> *state) {
+        using T = warm_tile<D>;
+        constexpr uint32_t twos = TILES > 1 ? 1 : 2; /* of eight dimensions, side by side */
+        float take[TILES][2];
+
+#pragma unroll
+        for (uint32_t i = 0; i < TILES; i++)
+                warm_wide_scale<BF16, D>(max[i], p[i], state[i], take[i]);
         v += T::at(threadIdx.x % 16, threadIdx.x % 32 / 16);
 #pragma unroll
-        for (uint32_t n = 0; n < D / 8; n += 4) {
-                float sum[4][4] = {};
+        for (uint32_t n = 0; n < D / 8; n += 2 * twos) {
+                float sum[TILES][2 * twos][4] = {};
 
 #pragma unroll
                 for (uint32_t step = 0; step < 4; step++) {
-                        uint32_t b[2][4];
+                        uint32_t b[twos][4];
 
 #pragma unroll
-                        for (uint32_t i = 0; i < 2; i++)
+                        for (uint32_t i = 0; i < twos; i++)
                                 warm_load_turned(b[i], T::further(v, n + i * 2) +
                                                                step * 16 * T::ld_bytes);
 #pragma unroll
-                        for (uint32_t i = 0; i < 2; i++) {
-                                warm_mma<BF16>(sum[i * 2], p[step], b[i][0], b[i][1]);
-                                warm_mma<BF16>(sum[i * 2 + 1], p[step], b[i][2], b[i][3]);
+                        for (uint32_t i = 0; i < twos * TILES; i++) {
+                                uint32_t tile = i % TILES, two = i / TILES;
+                                float(*to)[4] = &sum[tile][two * 2];
+
+                                warm_mma<BF16>(to[0], p[tile][step], b[two][0], b[two][1]);
+                                warm_mma<BF16>(to[1], p[tile][step], b[two][2], b[two][3]);
                         }
                 }
 #pragma unroll
-                for (uint32_t i = 0; i < 4; i++)
+                for (uint32_t i = 0; i < 2 * twos * TILES; i++)
 #pragma unroll
-                        for (uint32_t j = 0; j < 4; j++)
-                                state.sum[n + i][j] =
-                                        __fmaf_rn(sum[i][j], take[j / 2], state.sum[n + i][j]);
+                        for (uint32_t j = 0; j < 4; j++) {
+                                uint32_t tile = i % TILES, at = i / TILES;
+                                float *to = &state[tile].sum[n + at][j];
+
+                                *to = __fmaf_rn(sum[tile][at][j], take[tile][j / 2], *to);
+                        }
         }
 }
 
@@ -330,13 +375,13 @@ static __device__ __forceinline__ void warm_wide_pair(const struct warm_job &job
  * The span is done: join it to the totals in the scratch, [row][head][D]. The first one is put there as it is (joining
  * it to nothing would not change it), the last one stays in the registers.
  */
-template <uint32_t D>
+template <uint32_t D, uint32_t TILES>
 static __device__ __forceinline__ void
-warm_wide_total(const struct warm_job &job, const struct warm_wide_block &b, bool first, bool last,
-                struct warm_wide_state<D> &state, float2 *marks) {
+warm_wide_total(const struct warm_job &job, const struct warm_wide_block &b, uint32_t tile,
+                bool first, bool last, struct warm_wide_state<D> &state, float2 *marks) {
 #pragma unroll
         for (uint32_t half = 0; half < 2; half++) {
-                uint32_t m = threadIdx.x / 32 * 16 + half * 8 + threadIdx.x % 32 / 4, row, head;
+                uint32_t m = warm_wide_mine<TILES>(tile, half), row, head;
                 float keep = 0.0f, take = 1.0f, *to;
 
                 if (!first) {
@@ -370,18 +415,18 @@ warm_wide_total(const struct warm_job &job, const struct warm_wide_block &b, boo
         }
 }
 
-/* Outputs of the block's pairs, or, where a row sees more spans than this one, its part of the span. */
-template <uint32_t D>
+/* Outputs of a tile's pairs, or, where a row sees more spans than this one, its part of the span. */
+template <uint32_t D, uint32_t TILES>
 static __device__ __forceinline__ void
 warm_wide_finish(const struct warm_job &job, const struct warm_wide_block &b, uint32_t span,
-                 const struct warm_wide_state<D> &state) {
+                 uint32_t tile, const struct warm_wide_state<D> &state) {
         struct warm_cuda_acts out = { job.a.out.d_values, 0,
                                       job.a.out.k_padded }; /* wide, as the compiler cannot know */
         uint32_t dim = job.a.head_dim_v, t = threadIdx.x % 4;
 
 #pragma unroll
         for (uint32_t half = 0; half < 2; half++) {
-                uint32_t m = threadIdx.x / 32 * 16 + half * 8 + threadIdx.x % 32 / 4, row, head;
+                uint32_t m = warm_wide_mine<TILES>(tile, half), row, head;
                 float share = warm_share(state.mass[half]), *part = NULL;
 
                 if (m >= b.n_m)
@@ -419,10 +464,10 @@ warm_wide_finish(const struct warm_job &job, const struct warm_wide_block &b, ui
 }
 
 /* Q of the block's pairs, and zeros where a product needs them. */
-template <uint32_t D>
+template <uint32_t D, uint32_t TILES>
 static __device__ __forceinline__ void
 warm_wide_queries(const struct warm_job &job, const struct warm_wide_block &b, uint8_t *shared) {
-        using W = warm_wide<D>;
+        using W = warm_wide<D, TILES>;
         const struct warm_cuda_attention &a = job.a;
 
 #pragma unroll 2
@@ -456,41 +501,44 @@ static __device__ __forceinline__ uint64_t warm_wide_any(const uint64_t *bits, u
                (uint64_t) __reduce_or_sync(~0U, (uint32_t) (any >> 32)) << 32;
 }
 
-/* A chunk's scores to weights: soft cap, and what each row does not see. */
+/*
+ * A chunk's scores of a tile to weights: soft cap, and what each row does not see.
+ *
+ * @param m the thread's first pair of the tile
+ */
 template <bool BF16>
 static __device__ __forceinline__ void
-warm_wide_turn(const struct warm_job &job, const struct warm_wide_block &b, bool full,
+warm_wide_turn(const struct warm_job &job, const struct warm_wide_block &b, uint32_t m, bool full,
                const uint64_t *bits, float (*s)[4], float *ret_max, uint32_t (*ret_p)[4]) {
         if (job.cap != 0.0f)
 #pragma unroll
                 for (uint32_t i = 0; i < 32; i++)
                         s[i / 4][i % 4] = __fmul_rn(warm_tanh(s[i / 4][i % 4]), job.cap);
         if (!full) {
-                uint32_t m = b.m_begin + threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4;
-                uint32_t row = b.unit_row - b.first_row,
+                uint32_t pair = b.m_begin + m, row = b.unit_row - b.first_row,
                          last = b.n_rows - 1; /* pairs beyond the last: anything */
-                uint64_t mine[2] = { bits[min(row + m / job.ratio, last)],
-                                     bits[min(row + (m + 8) / job.ratio, last)] };
+                uint64_t mine[2] = { bits[min(row + pair / job.ratio, last)],
+                                     bits[min(row + (pair + 8) / job.ratio, last)] };
 
                 warm_wide_mask(mine, s);
         }
         warm_wide_weigh<BF16>(s, ret_max, ret_p);
 }
 
-template <bool BF16, uint32_t D>
-static __global__ void __launch_bounds__(WARM_ATTENTION_THREADS, D == 256 ? 2 : 3)
+template <bool BF16, uint32_t D, uint32_t TILES>
+static __global__ void __launch_bounds__(WARM_ATTENTION_THREADS, D == 256 || TILES > 1 ? 2 : 3)
         warm_wide_kernel(const __grid_constant__ struct warm_job job) {
-        using W = warm_wide<D>;
+        using W = warm_wide<D, TILES>;
         extern __shared__ __align__(1024) uint8_t shared[];
         struct warm_wide_block &b = *(struct warm_wide_block *) (shared + W::block);
         struct warm_seen *seen = (struct warm_seen *) (shared + W::seen);
         uint64_t *bits = (uint64_t *) (shared + W::bits);
+        uint32_t(*tables)[WARM_SPAN_BLOCKS] = (uint32_t(*)[WARM_SPAN_BLOCKS])(shared + W::tables);
         uint32_t at = warm_shared(shared), begin, end, first_span;
-        struct warm_wide_state<D> state;
-        uint2 blocks;
+        struct warm_wide_state<D> state[TILES];
 
         warm_let_next_start();
-        if (!warm_wide_find<D>(job, b, seen)) {
+        if (!warm_wide_find<D, TILES>(job, b, seen)) {
                 warm_wait_for_before();
                 return;
         }
@@ -505,41 +553,53 @@ static __global__ void __launch_bounds__(WARM_ATTENTION_THREADS, D == 256 ? 2 : 
                 warm_wait_for_before();
                 return;
         }
-        blocks = begin < end ? warm_wide_blocks(job, b, begin) : make_uint2(0, 0);
+        warm_wide_look_up(job, b, begin / WARM_SPAN_CHUNKS, tables);
         warm_wait_for_before();
-        warm_wide_queries<D>(job, b, shared);
+        __syncthreads();
+        warm_wide_queries<D, TILES>(job, b, shared);
         if (begin < end)
-                warm_wide_send<D>(job, b, 0, warm_wide_range(b, begin), blocks, at + W::k);
-        warm_wide_clear(state);
+                warm_wide_send<D>(job, b, 0, warm_wide_range(b, begin), tables, begin, at + W::k);
+#pragma unroll
+        for (uint32_t i = 0; i < TILES; i++)
+                warm_wide_clear(state[i]);
 #pragma unroll 1
         for (uint32_t c = begin; c < end; c++) {
                 bool full =
                         c * WARM_CUDA_CHUNK >= b.full_lo && (c + 1) * WARM_CUDA_CHUNK <= b.full_hi;
-                float s[8][4], max[2];
-                uint32_t p[4][4];
+                float s[TILES][8][4], max[TILES][2];
+                uint32_t p[TILES][4][4];
 
+                if (c == begin || c % WARM_SPAN_CHUNKS == 0)
+                        warm_wide_look_up(job, b, c / WARM_SPAN_CHUNKS + 1, tables);
                 if (!full && threadIdx.x < b.n_rows)
                         bits[threadIdx.x] = warm_seen_bits(seen[threadIdx.x], c * WARM_CUDA_CHUNK);
                 warm_copies_wait<0>();
                 __syncthreads();
                 warm_wide_send<D>(job, b, 1, full ? WARM_ALL_SEEN : warm_wide_any(bits, b.n_rows),
-                                  blocks, at + W::v);
-                if (c + 1 < end)
-                        blocks = warm_wide_blocks(job, b, c + 1);
-                warm_wide_scores<BF16, D>(at, at + W::k, s);
-                warm_wide_turn<BF16>(job, b, full, bits, s, max, p);
+                                  tables, c, at + W::v);
+                warm_wide_scores<BF16, D, TILES>(at, at + W::k, s);
+#pragma unroll
+                for (uint32_t i = 0; i < TILES; i++)
+                        warm_wide_turn<BF16>(job, b, warm_wide_mine<TILES>(i, 0), full, bits, s[i],
+                                             max[i], p[i]);
                 warm_copies_wait<0>();
                 __syncthreads();
                 if (c + 1 < end)
-                        warm_wide_send<D>(job, b, 0, warm_wide_range(b, c + 1), blocks, at + W::k);
-                warm_wide_join<BF16, D>(at + W::v, max, p, state);
+                        warm_wide_send<D>(job, b, 0, warm_wide_range(b, c + 1), tables, c + 1,
+                                          at + W::k);
+                warm_wide_join<BF16, D, TILES>(at + W::v, max, p, state);
                 if (!job.n_spans && first_span != (end - 1) / WARM_SPAN_CHUNKS &&
-                    (c + 1 == end || (c + 1) % WARM_SPAN_CHUNKS == 0)) {
-                        warm_wide_total<D>(job, b, c / WARM_SPAN_CHUNKS == first_span, c + 1 == end,
-                                           state, (float2 *) (shared + W::marks));
-                        if (c + 1 < end)
-                                warm_wide_clear(state);
-                }
+                    (c + 1 == end || (c + 1) % WARM_SPAN_CHUNKS == 0))
+#pragma unroll
+                        for (uint32_t i = 0; i < TILES; i++) {
+                                warm_wide_total<D, TILES>(
+                                        job, b, i, c / WARM_SPAN_CHUNKS == first_span, c + 1 == end,
+                                        state[i], (float2 *) (shared + W::marks));
+                                if (c + 1 < end)
+                                        warm_wide_clear(state[i]);
+                        }
         }
-        warm_wide_finish<D>(job, b, first_span + blockIdx.y, state);
+#pragma unroll
+        for (uint32_t i = 0; i < TILES; i++)
+                warm_wide_finish<D, TILES>(job, b, first_span + blockIdx.y, i, state[i]);
 }

@@ -101,21 +101,31 @@ static void prepare_narrow(struct warm_job *job) {
         job->n_threads = 32 * (uint32_t) smaller(n_spans, 16);
 }
 
+/* Blocks of a wide step whose warps have so many tiles. */
+static uint64_t wide_blocks(const struct warm_job *job, uint32_t n_warp_tiles) {
+        uint32_t pairs = WARM_WIDE_PAIRS * n_warp_tiles;
+
+        return ((uint64_t) job->a.n_rows_max * job->ratio + pairs - 1) / pairs * job->a.n_kv_heads;
+}
+
 /*
  * A block that goes through all its spans is as slow as the longest row, and few of them leave a GPU idle; a block a
- * span costs the parts. Where parts pay is measured: 1.5B and 7B shapes on an H200, 2026-11.
+ * span costs the parts. Where parts pay, and two tiles a warp, is measured: 1.5B and 7B shapes on an H200, 2026-11.
  */
 static void prepare_wide(struct warm_job *job) {
         const struct warm_cuda_attention *a = &job->a;
-        uint64_t n_blocks = ((uint64_t) a->n_rows_max * job->ratio + WARM_WIDE_PAIRS - 1) /
-                            WARM_WIDE_PAIRS * a->n_kv_heads;
+        uint64_t few = 4 * device_has().n_processors;
         uint64_t n_spans = (a->n_slots_max + WARM_CUDA_SPAN - 1) / WARM_CUDA_SPAN;
         uint64_t bytes = q_bytes(a->n_rows_max, a->n_heads, a->head_dim_k);
+        bool parts;
 
         job->d_q = (uint16_t *) a->d_scratch;
         divide(job, (uint8_t *) a->d_scratch + bytes, a->scratch_bytes - bytes);
-        if (n_blocks < 4 * device_has().n_processors && n_spans > 1 &&
-            a->n_rows_max * a->n_heads * n_spans <= job->n_parts)
+        parts = n_spans > 1 && a->n_rows_max * a->n_heads * n_spans <= job->n_parts;
+        job->n_warp_tiles = warm_attention_warp_tiles(warm_attention_dims(*a));
+        if (wide_blocks(job, 1) * (parts ? n_spans : 1) < 6 * device_has().n_processors)
+                job->n_warp_tiles = 1;
+        if (parts && wide_blocks(job, job->n_warp_tiles) < few)
                 job->n_spans = (uint32_t) n_spans;
         else
                 job->d_sums = (float *) ((uint8_t *) a->d_scratch + bytes);
