@@ -146,7 +146,7 @@ static int take_element(struct warm_frame *f, const uint8_t *data, size_t n_data
         struct head h;
         int r;
 
-        if (f->offset > n_data)
+        if (f->offset >= n_data)
                 return WARM_FRAME_E_MORE;
         r = read_head(data + f->offset, n_data - f->offset, &h);
         if (r != 0)
