@@ -27,6 +27,7 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
+#include "bench.cuh"
 #include "fixture.cuh"
 #include "kernels/cuda/attention.h"
 
@@ -466,7 +467,10 @@ static double check_row(const struct world &w, const std::vector<uint8_t> &kv, u
         return worst;
 }
 
-/* K of a stored row to one step of its type, V exactly; nothing else was written. */
+/*
+ * K of a stored row to one step of its type, V exactly; nothing else was written. A norm adds in another order, so K's
+ * difference of two products may be off by 2^-21 of them, which is more than a step where little is left.
+ */
 static bool check_store(const struct world &w, std::vector<uint8_t> kv) {
         const struct shape &s = w.s;
         bool ok = true;
@@ -483,9 +487,13 @@ static bool check_store(const struct world &w, std::vector<uint8_t> kv) {
                                 head_of(w, x + h * s.dim_k, w.k_norm, turns_of(s, row));
                         uint16_t *k = w.place(kv, seq, row, h, false),
                                  *v = w.place(kv, seq, row, h, true);
+                        double slack = 0;
 
+                        for (float y : head)
+                                slack = std::max(slack, s.norms * 0x1p-21 * fabs(y));
                         for (uint32_t d = 0; d < s.dim_k; d++)
-                                ok = ok && abs(k[d] - round_to(s.type, head[d])) <= s.norms;
+                                ok = ok && (abs(k[d] - round_to(s.type, head[d])) <= s.norms ||
+                                            fabs(value_of(s.type, k[d]) - head[d]) <= slack);
                         for (uint32_t d = 0; d < s.dim_v; d++)
                                 ok = ok && v[d] == round_to(s.type, from[d]);
                         std::fill_n(k, s.dim_k, 0xffff);
@@ -521,15 +529,15 @@ static void run_cut(struct runner &r, uint32_t piece_max, uint32_t step_max, uin
 }
 
 /* How many values differ; the first of them is shown. */
-static uint32_t n_different(const struct world &w, const std::vector<std::vector<uint16_t>> &a,
+static uint32_t n_different(const std::vector<std::vector<uint16_t>> &a,
                             const std::vector<std::vector<uint16_t>> &b) {
-        uint32_t n = 0, columns = w.s.n_heads * w.s.dim_v;
+        uint32_t n = 0;
 
         for (uint32_t i = 0; i < a.size(); i++)
                 for (uint32_t j = 0; j < a[i].size(); j++)
                         if (a[i][j] != b[i][j] && n++ == 0)
-                                printf("# sequence %u, row %u, column %u: %04x, not %04x\n", i,
-                                       j / columns, j % columns, a[i][j], b[i][j]);
+                                printf("# sequence %u, value %u: %04x, not %04x\n", i, j, a[i][j],
+                                       b[i][j]);
         return n;
 }
 
@@ -558,7 +566,7 @@ static void check_cuts(const struct world &w, const struct runner &whole,
                 if (cut.step_max == 1 && n > 700)
                         continue;
                 run_cut(other, cut.piece_max, cut.step_max, cut.spare);
-                report(n_different(w, other.out, whole.out) == 0 && other.kv.get() == kv,
+                report(n_different(other.out, whole.out) == 0 && other.kv.get() == kv,
                        "%s: the same bits %s", s.name, cut.name);
         }
 }
@@ -654,34 +662,6 @@ static void check_all(bool few, const char *only) {
                 { { 200, 2000 }, { 0, 200 } }, CAUSAL, 6);
 }
 
-/* Replays of the graph that is being captured, in us, ascending. */
-static std::vector<float> time_graph(cudaStream_t stream) {
-        std::vector<float> times;
-        cudaEvent_t events[2];
-        cudaGraphExec_t exec;
-        cudaGraph_t graph;
-
-        CHECK(cudaStreamEndCapture(stream, &graph));
-        CHECK(cudaGraphInstantiate(&exec, graph, 0));
-        for (cudaEvent_t &event : events)
-                CHECK(cudaEventCreate(&event));
-        for (int i = 0; i < 25; i++) {
-                float ms;
-
-                CHECK(cudaEventRecord(events[0], stream));
-                CHECK(cudaGraphLaunch(exec, stream));
-                CHECK(cudaEventRecord(events[1], stream));
-                CHECK(cudaStreamSynchronize(stream));
-                CHECK(cudaEventElapsedTime(&ms, events[0], events[1]));
-                if (i >= 5) /* warm */
-                        times.push_back(ms * 1000);
-        }
-        std::sort(times.begin(), times.end());
-        cudaGraphExecDestroy(exec);
-        cudaGraphDestroy(graph);
-        return times;
-}
-
 /* One line of the bench: layers with their own KV each, so that it does not stay in the L2 cache. */
 static void bench(const char *name, uint32_t n_heads, uint32_t n_kv, uint32_t dim,
                   uint32_t n_sequences, uint32_t depth, uint32_t n_new) {
@@ -739,11 +719,11 @@ static void bench(const char *name, uint32_t n_heads, uint32_t n_kv, uint32_t di
                 CHECK(warm_cuda_attention_store(&a, stream));
                 CHECK(warm_cuda_attention_run(&a, stream));
         }
-        std::vector<float> us = time_graph(stream);
+        std::vector<float> ms = time_captured(stream);
+        double us = 1e3 / n_layers;
 
-        printf("%-34s %9.2f %9.2f %9.2f %9.2f\n", name, us[0] / n_layers,
-               us[us.size() / 2] / n_layers, us.back() / n_layers,
-               (double) n_sequences * (depth + n_new) * layer_bytes / 32 / 1e6);
+        printf("%-34s %9.2f %9.2f %9.2f %9.2f\n", name, us * ms[0], us * ms[ms.size() / 2],
+               us * ms.back(), (double) n_sequences * (depth + n_new) * layer_bytes / 32 / 1e6);
         cudaStreamDestroy(stream);
 }
 

@@ -17,6 +17,7 @@
 #include <cstring>
 #include <vector>
 
+#include "bench.cuh"
 #include "fixture.cuh"
 #include "kernels/cuda/matrix.h"
 #include "kernels/cuda/rows.h"
@@ -493,27 +494,6 @@ struct model {
         uint32_t dim, qkv, ff, vocab;
 };
 
-static double time_graph(cudaStream_t s, cudaGraphExec_t exec, int rounds) {
-        std::vector<float> ms;
-        cudaEvent_t a, b;
-
-        CHECK(cudaEventCreate(&a));
-        CHECK(cudaEventCreate(&b));
-        for (int i = 0; i < rounds + 3; i++) {
-                float t;
-
-                CHECK(cudaEventRecord(a, s));
-                CHECK(cudaGraphLaunch(exec, s));
-                CHECK(cudaEventRecord(b, s));
-                CHECK(cudaEventSynchronize(b));
-                CHECK(cudaEventElapsedTime(&t, a, b));
-                if (i >= 3)
-                        ms.push_back(t);
-        }
-        std::sort(ms.begin(), ms.end());
-        return ms[ms.size() / 2];
-}
-
 #define LAYERS 28U
 
 /* A model's matrices and a step of it. */
@@ -581,11 +561,7 @@ static void step_product(struct step &s, const char *name, const struct warm_cud
         s.bytes += (double) warm_cuda_matrix_bytes(&w);
 }
 
-static cudaGraphExec_t step_capture(struct step &s) {
-        cudaGraph_t graph;
-        cudaGraphExec_t exec;
-
-        CHECK(cudaStreamBeginCapture(s.stream, cudaStreamCaptureModeThreadLocal));
+static void step_queue(struct step &s) {
         for (uint32_t i = 0; i < s.layers; i++) {
                 step_product(s, "qkv", s.qkv[i], WARM_CUDA_OUT, s.a, s.a, true);
                 step_product(s, "out", s.o[i], WARM_CUDA_RESIDUAL, s.a, s.a, false);
@@ -594,20 +570,21 @@ static cudaGraphExec_t step_capture(struct step &s) {
         }
         if (s.p.n_rows_max <= 64)
                 step_product(s, "head", s.head, WARM_CUDA_LOGITS, s.a, s.a, true);
-        CHECK(cudaStreamEndCapture(s.stream, &graph));
-        CHECK(cudaGraphInstantiate(&exec, graph, 0));
-        return exec;
 }
 
 static void bench(const model &m, enum warm_cuda_format f, uint32_t n, uint32_t layers,
                   const char *only) {
         struct step s = {};
+        std::vector<float> times;
         double ms;
 
         s.layers = layers;
         s.only = only;
         step_init(s, m, f, n);
-        ms = time_graph(s.stream, step_capture(s), 20);
+        CHECK(cudaStreamBeginCapture(s.stream, cudaStreamCaptureModeThreadLocal));
+        step_queue(s);
+        times = time_captured(s.stream);
+        ms = times[times.size() / 2];
         printf("%-5s %-4s %4u rows %-6s %8.3f ms  %6.2f GB  %5.2f TB/s  %6.1f TFLOP/s\n", m.name,
                f == WARM_CUDA_F16  ? "f16"
                : f == WARM_CUDA_Q8 ? "q8"
