@@ -5,7 +5,7 @@
 Four builds, each in a folder of its own under build-test/ (WARM_TEST_DIR moves it):
   plain   warnings are errors; every suite (unit, proto, fault, slow, system)
   asan    AddressSanitizer and UndefinedBehaviorSanitizer; unit, proto, fault and the mutation runs
-  fuzz    the libFuzzer targets, compiled with clang
+  fuzz    the libFuzzer targets, compiled with clang and run shortly, seeds and mutations too
   cuda    the CUDA backend for two architectures, where nvcc is; its suite says what it skips where there is no GPU
 --quick leaves out slow and system, and the last three builds; named suites leave out all but the plain one (`cuda`: its own).
 Everything printed goes to the terminal; the last lines of what each failing test printed come once more at the end.
@@ -17,7 +17,7 @@ BASE = os.environ.get("WARM_TEST_DIR", os.path.join(ROOT, "build-test"))
 BUILDS = [
     ("plain", ["-Dwerror=true", "-Dcuda=disabled"], None, {}),
     ("asan", ["-Dwerror=true", "-Dcuda=disabled", "-Db_sanitize=address,undefined", "-Db_lundef=false", "-Doptimization=1"], ["unit", "proto", "fault"], {}),
-    ("fuzz", ["-Dfuzz=true", "-Dcuda=disabled", "-Db_sanitize=address,undefined", "-Db_lundef=false", "-Doptimization=1"], [], {"CC": "clang"}),
+    ("fuzz", ["-Dfuzz=true", "-Dcuda=disabled", "-Db_sanitize=address,undefined", "-Db_lundef=false", "-Doptimization=1"], ["fuzz"], {"CC": "clang"}),
     ("cuda", ["-Dwerror=true", "-Dcuda=enabled", "-Dcuda-arch=80,90"], ["cuda"], {}),
 ]
 NVCC = shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
@@ -93,10 +93,9 @@ def main():
             rows.append({"name": f"{name}: build", "result": "FAIL", "duration": 0})
             continue
         rows.append({"name": f"{name}: build", "result": "OK", "duration": 0})
-        if own_suites != []:
-            skipped = [] if suites or own_suites else (["slow", "system"] if quick else [])
-            mine = own_suites if name == "cuda" else [s for s in suites if s != "cuda"] or own_suites
-            rows += test(name, folder, mine, skipped)
+        skipped = [] if suites or own_suites else (["slow", "system"] if quick else [])
+        mine = own_suites if name == "cuda" else [s for s in suites if s != "cuda"] or own_suites
+        rows += test(name, folder, mine, skipped)
     passed = [r for r in rows if r["result"] in ("OK", "EXPECTEDFAIL")]
     skipped = [r for r in rows if r["result"] == "SKIP"]
     failed = [r for r in rows if r not in passed and r not in skipped]

@@ -71,7 +71,7 @@ static int ids_put_ids(struct ids *ids, const struct ids *from, size_t lo, size_
 
 static struct warm_string string_from(struct warm_string s, size_t from, size_t to) {
         assert(from <= to && to <= s.n);
-        return (struct warm_string){ .data = s.data + (s.data ? from : 0), .n = to - from };
+        return (struct warm_string){ .data = s.data ? s.data + from : NULL, .n = to - from };
 }
 
 static void put_seam(struct build *b, size_t at) {
