@@ -153,14 +153,17 @@ def compare_texts(prompts, ours, theirs, device):
             errors += e
             n_positions += bool(e)
         if k is not None:
-            ids = prompts[i].get("prompt") or device.c.call("explain", heal=False, **prompts[i])["ids"]
-            found.append({"before": ids + a["ids"][:k], "tokens": [x["ids"][k] if k < len(x["ids"]) else None for x in (a, b)], "prompt": i, "at": k, "gap": gap_of(a, b, k, device), "texts_equal": a["text"] == b["text"],
+            found.append({"prompt": i, "at": k, "gap": gap_of(a, b, k, device), "texts_equal": a["text"] == b["text"],
                           "asked": prompts[i].get("prefix") or device.text(prompts[i]["prompt"]), "suffix": prompts[i].get("suffix", ""),
                           "answers": [a["text"], b["text"]], "finish": [a["finish"], b["finish"]]})
     sizes = [abs(e) for e in errors]
     bound = TIE_ERRORS * quantile(sizes, QUANTILE)
     for f in found:
         f["near_tie"] = f["gap"] <= bound
+        if not f["near_tie"]:           # what judge() needs
+            p, a, b, k = prompts[f["prompt"]], ours[f["prompt"]], theirs[f["prompt"]], f["at"]
+            f["before"] = (p.get("prompt") or device.c.call("explain", heal=False, **p)["ids"]) + a["ids"][:k]
+            f["tokens"] = [x["ids"][k] if k < len(x["ids"]) else None for x in (a, b)]
         f["gap"] = f["gap"] if f["gap"] < math.inf else None    # JSON has no infinity
     lengths = [a["cache"]["prompt"] for a in ours]
     return {"prompts": len(prompts), "fim": sum(a["fim"] for a in ours), "prompt_tokens": [min(lengths), statistics.median(lengths), max(lengths)],
