@@ -62,6 +62,16 @@ bool memory_is_back(uint64_t before) {
         return n_free + 8 * MIB >= before;
 }
 
+void device_put(void *d_at, const void *bytes, uint64_t n) {
+        CHECK_IS(cudaMemcpy(d_at, bytes, n, cudaMemcpyHostToDevice), 0);
+        CHECK_IS(cudaDeviceSynchronize(), 0);
+}
+
+void device_set(void *d_at, uint8_t byte, uint64_t n) {
+        CHECK_IS(cudaMemset(d_at, byte, n), 0);
+        CHECK_IS(cudaDeviceSynchronize(), 0);
+}
+
 struct warm_cuda_kv_memory kv_new(struct warm_kv_info *ret_info) {
         struct warm_kv_config config = { WARM_TYPE_F16, { N_BLOCKS, N_BLOCKS } };
         struct warm_cuda_kv_memory kv = { 0 };
@@ -88,9 +98,7 @@ struct warm_cuda_kv_memory kv_filled(uint64_t (*ret_sums)[N_BLOCKS]) {
                                            (b % info.blocks_per_chunk[g]) * view.block_bytes;
 
                         random_fill(host, view.block_bytes, g * 1000 + b);
-                        CHECK_IS(
-                                cudaMemcpy(d_block, host, view.block_bytes, cudaMemcpyHostToDevice),
-                                0);
+                        device_put(d_block, host, view.block_bytes);
                         ret_sums[g][b] = host_sum(host, view.block_bytes);
                 }
         }

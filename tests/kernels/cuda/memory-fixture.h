@@ -79,6 +79,10 @@ uint64_t memory_free(void);
 /* Whether the device has as much left as before, or soon: give or take what others on it do. */
 bool memory_is_back(uint64_t before);
 
+/* Bytes of the device, there when this returns: a copy or a fill alone may still be on its way while other streams begin. */
+void device_put(void *d_at, const void *bytes, uint64_t n);
+void device_set(void *d_at, uint8_t byte, uint64_t n);
+
 /* KV memory of two groups, no chunk added. */
 struct warm_cuda_kv_memory kv_new(struct warm_kv_info *ret_info);
 

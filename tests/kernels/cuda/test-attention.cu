@@ -642,13 +642,14 @@ static void check_all(bool few, const char *only) {
                 check_shape(t, { { 0, 50 } }, BOTH_WAYS, 10);
                 check_shape(t, { { 0, 150 } }, BOTH_WAYS, 10);
         }
-        for (uint32_t dim : { 32U, 64U, 96U, 128U }) /* warps with two tiles, and with one */
-                if (!few || (only && strstr("192 heads", only)))
-                        check_shape({ "192 heads", 192, 32, dim, dim, dim == 64 ? B : H, dim / 4,
-                                      true, dim == 96, dim == 32 ? 100U : 0, dim == 128 ? 30.0f : 0,
-                                      1 },
+        for (uint32_t dim : { 32U, 64U, 96U, 128U }) { /* warps with two tiles, and with one */
+                snprintf(name, sizeof(name), "192 heads of %u", dim);
+                if (!few || (only && strstr(name, only)))
+                        check_shape({ name, 192, 32, dim, dim, dim == 64 ? B : H, dim / 4, true,
+                                      dim == 96, dim == 32 ? 100U : 0, dim == 128 ? 30.0f : 0, 1 },
                                     { { 0, few ? 270U : 720U }, { 1000, few ? 1010U : 1100U } },
                                     dim == 64 ? HOLES : CAUSAL, 3);
+        }
         if (few)
                 return;
         check_shape({ "deep", 12, 2, 128, 128, H, 64, true, false, 0, 0, 2 },

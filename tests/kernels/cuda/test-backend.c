@@ -5,6 +5,8 @@
  * Tolerance against the CPU: the CPU rounds activations to int8 by 32 columns where weights are quantized, the GPU to
  * binary16; the logits' rms difference is held to a few percent of their own rms. Against itself: the same bits in
  * any cut, alone or beside others.
+ *
+ * --few SHAPE: that one alone and fewer tokens, for a checker, which takes its time.
  */
 #include <errno.h>
 #include <math.h>
@@ -19,9 +21,11 @@
 #include "confine.h"
 #include "skip.h"
 
-#define TOKENS 200U
+#define TOKENS     200U
+#define TOKENS_FEW 80U /* a wide step */
 
 static int failures;
+static bool few;
 
 static void report(bool ok, const char *what, const char *detail) {
         printf("%s - %s: %s\n", ok ? "ok" : "not ok", what, detail);
@@ -68,7 +72,7 @@ static void step(struct runner *r, const int32_t *tokens, uint32_t begin, uint32
 static void test_shape(const struct tiny_shape *shape, enum warm_type kv_type) {
         struct tiny *t = tiny_new(shape, 7);
         uint64_t seed = 5, bytes = (uint64_t) TOKENS * shape->n_vocab * sizeof(float);
-        uint32_t n = shape->n_context < TOKENS ? shape->n_context : TOKENS;
+        uint32_t n = few ? TOKENS_FEW : TOKENS;
         float *logits[5];
         int32_t tokens[TOKENS];
         double error = 0, mass = 0;
@@ -247,12 +251,29 @@ static void test_confined(void) {
                "all of this in a confined process", "init, load, decode, measure");
 }
 
+static void test_few(const char *name) {
+        const struct tiny_shape *s = tiny_shapes;
+
+        while (s->name && strcmp(s->name, name) != 0)
+                s++;
+        few = true;
+        report(s->name != NULL, "there is such a shape", name);
+        if (!s->name)
+                return;
+        test_shape(s, WARM_TYPE_F16);
+        test_batch(s);
+}
+
 int main(int argc, char **argv) {
         bool confined = argc > 1 && strcmp(argv[1], "confined") == 0;
 
         if (confined)
                 confine();
         warm_backend_free(gpu_or_skip());
+        if (argc > 2 && strcmp(argv[1], "--few") == 0) {
+                test_few(argv[2]);
+                return failures != 0;
+        }
         for (const struct tiny_shape *s = tiny_shapes; s->name; s++) {
                 test_shape(s, WARM_TYPE_F16);
                 if (s == tiny_shapes)

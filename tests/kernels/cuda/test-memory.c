@@ -70,13 +70,13 @@ static void chunks_come_and_go_singly(void) {
         CHECK_IS(warm_cuda_range_add(&range, 3), -ERANGE);
         CHECK_IS(warm_cuda_range_import(&range, 3, 0), -ERANGE);
         CHECK(!warm_cuda_range_has(&range, 3));
-        CHECK_IS(cudaMemset(range.d_base, 0x5a, range.bytes), 0); /* across all borders */
+        device_set(range.d_base, 0x5a, range.bytes); /* across all borders */
         CHECK_IS(warm_cuda_range_remove(&range, 1), 0);
         CHECK_IS(warm_cuda_range_remove(&range, 1), -ENOENT);
         CHECK(device_holds(range.d_base, 0x5a, 2 * granule));
         CHECK(device_holds(range.d_base + 4 * granule, 0x5a, granule));
         CHECK_IS(warm_cuda_range_add(&range, 1), 0);
-        CHECK_IS(cudaMemset(range.d_base + 2 * granule, 0xa5, 2 * granule), 0);
+        device_set(range.d_base + 2 * granule, 0xa5, 2 * granule);
         CHECK(device_holds(range.d_base, 0x5a, 2 * granule));
         CHECK(device_holds(range.d_base + 2 * granule, 0xa5, 2 * granule));
         warm_cuda_range_deinit(&range);
@@ -119,7 +119,7 @@ static void kv_chunks_are_zero_and_bounded(void) {
                 CHECK_IS(warm_cuda_kv_chunk_add(&kv, 0, i % 2), 0);
                 CHECK_IS(cudaStreamSynchronize(stream), 0);
                 CHECK(device_holds(d_chunk, 0, view.chunk_bytes));
-                CHECK_IS(cudaMemset(d_chunk, 0x77, view.chunk_bytes), 0);
+                device_set(d_chunk, 0x77, view.chunk_bytes);
                 CHECK_IS(warm_cuda_kv_chunk_remove(&kv, 0, i % 2), 0);
         }
         CHECK_IS(warm_cuda_kv_chunk_remove(&kv, 0, 0), -ENOENT);
@@ -259,7 +259,7 @@ static void a_sum_tells_every_byte(void) {
 
         random_fill(host, n, 1);
         CHECK_IS(cudaMalloc((void **) &d_bytes, n), 0);
-        CHECK_IS(cudaMemcpy(d_bytes, host, n, cudaMemcpyHostToDevice), 0);
+        device_put(d_bytes, host, n);
         for (uint64_t length = 0; length <= 4096 + 16; length += 16) {
                 CHECK_IS(warm_cuda_bytes_sum(&blocks, d_bytes, length, &sum), 0);
                 CHECK(sum == host_sum(host, length));
@@ -270,10 +270,10 @@ static void a_sum_tells_every_byte(void) {
                 uint64_t at = i < 32 ? (i < 16 ? i : n - 1 - i % 16) : random_next(&seed) % n;
                 uint8_t byte = (uint8_t) (host[at] ^ 1 << i % 8);
 
-                CHECK_IS(cudaMemcpy(d_bytes + at, &byte, 1, cudaMemcpyHostToDevice), 0);
+                device_put(d_bytes + at, &byte, 1);
                 CHECK_IS(warm_cuda_bytes_sum(&blocks, d_bytes, n, &other), 0);
                 CHECK(other != sum);
-                CHECK_IS(cudaMemcpy(d_bytes + at, host + at, 1, cudaMemcpyHostToDevice), 0);
+                device_put(d_bytes + at, host + at, 1);
         }
         for (uint32_t i = 0; i < 8; i++) { /* two words change places */
                 uint64_t word;
@@ -281,7 +281,7 @@ static void a_sum_tells_every_byte(void) {
                 memcpy(&word, host + 8 * i, 8);
                 memcpy(host + 8 * i, host + 8 * i + 8, 8);
                 memcpy(host + 8 * i + 8, &word, 8);
-                CHECK_IS(cudaMemcpy(d_bytes, host, n, cudaMemcpyHostToDevice), 0);
+                device_put(d_bytes, host, n);
                 CHECK_IS(warm_cuda_bytes_sum(&blocks, d_bytes, n, &other), 0);
                 CHECK(other != sum);
                 sum = other;
@@ -365,7 +365,7 @@ static void the_loader_changes_no_byte(void) {
                 struct warm_cuda_loader *l = NULL;
                 uint64_t at = 0, rows;
 
-                CHECK_IS(cudaMemset(d_target, 0xee, n), 0);
+                device_set(d_target, 0xee, n);
                 CHECK_IS(warm_cuda_loader_new(&config, &l), 0);
                 for (uint32_t i = 0; i < 12 * 8; i++) { /* more than may be in flight */
                         sinks[i] = (struct sink){ .d_target = d_target + at,
@@ -450,8 +450,7 @@ static void no_memory_is_said_and_survived(void) {
         CHECK_IS(r, WARM_BACKEND_E_MEMORY);
         CHECK(n > 0);
         CHECK(kv_sums_are(&kv, sums));
-        CHECK_IS(cudaMemset(range.d_base, 1, n * range.chunk_bytes), 0);
-        CHECK_IS(cudaDeviceSynchronize(), 0);
+        device_set(range.d_base, 1, n * range.chunk_bytes);
         CHECK_IS(warm_cuda_range_remove(&range, n / 2), 0);
         CHECK_IS(warm_cuda_range_add(&range, n / 2), 0);
         warm_cuda_range_deinit(&range);
