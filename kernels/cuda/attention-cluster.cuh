@@ -96,8 +96,9 @@ static __device__ __forceinline__ void warm_cluster_merge(const struct warm_job 
                 struct warm_merged<4> whole;
                 float share;
 
-                warm_merge_span<4>(job, parts, n_parts, d,
-                                   (struct warm_merge_step *) (shared + C::steps), whole);
+                warm_merge_span<4, WARM_SPAN_CHUNKS>(job, parts, n_parts, d,
+                                                     (struct warm_merge_step *) (shared + C::steps),
+                                                     whole);
                 share = warm_share(whole.mass);
                 if (d >= dim)
                         continue;
@@ -119,7 +120,7 @@ static __global__ void __launch_bounds__(WARM_ATTENTION_THREADS, 2)
         if (job.a.head_dim_k < D) /* dimensions beyond it are multiplied too */
                 for (uint32_t i = threadIdx.x; i < N::p / 16; i += WARM_ATTENTION_THREADS)
                         ((uint4 *) shared)[i] = make_uint4(0, 0, 0, 0);
-        warm_schedule_make(job, s);
+        warm_schedule_make(job, false, s);
         run.unit = index / job.a.n_kv_heads;
         run.kv_head = index % job.a.n_kv_heads;
         if (run.unit >= s.n_units) {
@@ -138,7 +139,7 @@ static __global__ void __launch_bounds__(WARM_ATTENTION_THREADS, 2)
                 float max[1][2], sum[1][D / 32][4], mass[1][4];
                 uint2 blocks = {};
 
-                warm_narrow_begin<BF16, D, 1>(job, s, run, true, shared);
+                warm_narrow_begin<BF16, D, 1>(job, s, run, shared);
                 warm_narrow_chunk<BF16, D, 1>(job, s, run, run.begin, blocks, shared, max, sum,
                                               mass);
                 warm_cluster_await();

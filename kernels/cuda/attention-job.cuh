@@ -25,12 +25,13 @@ struct warm_job {
         float *d_sums;      /* parts: [n_parts][head_dim_v]; or a wide step's totals */
         float2 *d_marks;    /* [n_parts] */
         uint32_t n_parts;   /* room for so many */
-        uint32_t n_runs;    /* narrow: blocks that share the work */
+        uint32_t n_runs;    /* narrow: blocks that are to share the work */
+        uint32_t n_blocks;  /* narrow: blocks; more where there are more groups than n_runs */
         uint32_t n_threads; /* narrow: of a merging block */
 
         /*
-         * Narrow: tiles of 16 (row, head) pairs that a block takes at a time at most. With 1 it makes q, K and V
-         * itself; otherwise, and in a wide step, there is a store kernel.
+         * Narrow: tiles of 16 (row, head) pairs that a block takes at most. With 1 it makes q, K and V itself;
+         * otherwise, and in a wide step, there is a store kernel. 4 (not with 256 dimensions): a tile a warp.
          */
         uint32_t n_tiles;
 
@@ -50,12 +51,10 @@ struct warm_schedule {
         uint32_t chunk_begin
                 [WARM_CUDA_NARROW]; /* chunks that a row of the unit sees or is stored in */
         uint32_t chunk_end[WARM_CUDA_NARROW];
-        uint32_t
-                work_begin[WARM_CUDA_NARROW]; /* in granules; a unit's: [KV head][group][granule] */
+        uint32_t run_begin[WARM_CUDA_NARROW];  /* a unit's: [KV head][group][run] */
         uint32_t part_begin[WARM_CUDA_NARROW]; /* a unit's: [row][head][granule] */
-        uint32_t n_rows, n_units;
-        uint32_t n_work;
-        uint32_t share, rest; /* work of a block; the first `rest` blocks have one granule more */
+        uint32_t n_rows, n_units, n_runs;
+        uint32_t longest; /* granules a run has at most */
         uint32_t
                 shift; /* a granule is 2^shift chunks: one chunk, or a whole span where parts would not fit */
 };
@@ -76,44 +75,103 @@ static __device__ __forceinline__ uint32_t warm_schedule_granules(const struct w
         return ((s.chunk_end[unit] - 1) >> shift) - (s.chunk_begin[unit] >> shift) + 1;
 }
 
-/* Work and parts of all units before each one, for a granule of 2^shift chunks. Return: parts in all. One warp. */
-static __device__ uint32_t warm_schedule_add_up(const struct warm_job &job, struct warm_schedule &s,
-                                                uint32_t shift) {
-        uint32_t lane = threadIdx.x % 32, work[2] = {}, parts[2] = {}, works, all;
-
-        for (uint32_t i = 0; i < 2; i++) {
-                uint32_t u = 2 * lane + i, n, tiles;
-
-                if (u >= s.n_units)
-                        continue;
-                n = warm_schedule_granules(s, u, shift);
-                work[i] =
-                        job.a.n_kv_heads * warm_schedule_groups(job, s.units[u].n_rows, &tiles) * n;
-                parts[i] = s.units[u].n_rows * job.a.n_heads * n;
-        }
-        works = work[0] + work[1];
-        all = parts[0] + parts[1];
-        for (uint32_t o = 1; o < 32; o *= 2) {
-                uint32_t w = __shfl_up_sync(~0U, works, o), p = __shfl_up_sync(~0U, all, o);
-
-                works += lane >= o ? w : 0;
-                all += lane >= o ? p : 0;
-        }
-        s.work_begin[2 * lane] = works - work[1] - work[0];
-        s.work_begin[2 * lane + 1] = works - work[1];
-        s.part_begin[2 * lane] = all - parts[1] - parts[0];
-        s.part_begin[2 * lane + 1] = all - parts[1];
-        if (lane == 31) {
-                s.n_work = works;
-                s.share = works / job.n_runs;
-                s.rest = works % job.n_runs;
-                s.shift = shift;
-        }
-        return __shfl_sync(~0U, all, 31);
+/* Runs that a group of n granules is cut into. */
+static __device__ __forceinline__ uint32_t warm_schedule_runs(const struct warm_schedule &s,
+                                                              uint32_t n) {
+        return (n + s.longest - 1) / s.longest;
 }
 
-/* Fill the schedule; the whole block calls it, before warm_wait_for_before(). */
-static __device__ void warm_schedule_make(const struct warm_job &job, struct warm_schedule &s) {
+/* Where run i of a group begins: the first n % n_runs have a granule more. */
+static __device__ __forceinline__ uint32_t warm_schedule_cut(uint32_t n, uint32_t n_runs,
+                                                             uint32_t i) {
+        return i * (n / n_runs) + min(i, n % n_runs);
+}
+
+/* Where the run of a group ends that has this granule. */
+static __device__ __forceinline__ uint32_t warm_schedule_run_end(uint32_t n, uint32_t n_runs,
+                                                                 uint32_t granule) {
+        uint32_t share = n / n_runs, first = n % n_runs * (share + 1);
+
+        if (granule < first)
+                return granule + share + 1 - granule % (share + 1);
+        return granule + share - (granule - first) % share;
+}
+
+/* Two numbers a lane to what all before each one add up to. Return: all. One warp. */
+static __device__ __forceinline__ uint32_t warm_schedule_sums(uint32_t *numbers) {
+        uint32_t lane = threadIdx.x % 32, sum = numbers[0] + numbers[1];
+
+        for (uint32_t o = 1; o < 32; o *= 2) {
+                uint32_t before = __shfl_up_sync(~0U, sum, o);
+
+                sum += lane >= o ? before : 0;
+        }
+        numbers[1] = sum - numbers[1];
+        numbers[0] = numbers[1] - numbers[0];
+        return __shfl_sync(~0U, sum, 31);
+}
+
+/* Number all units' parts for a granule of 2^shift chunks. Return: parts in all. One warp. */
+static __device__ uint32_t warm_schedule_number(const struct warm_job &job, struct warm_schedule &s,
+                                                uint32_t shift) {
+        uint32_t lane = threadIdx.x % 32, parts[2] = {}, all;
+
+        for (uint32_t i = 0; i < 2; i++)
+                if (2 * lane + i < s.n_units)
+                        parts[i] = s.units[2 * lane + i].n_rows * job.a.n_heads *
+                                   warm_schedule_granules(s, 2 * lane + i, shift);
+        all = warm_schedule_sums(parts);
+        s.part_begin[2 * lane] = parts[0];
+        s.part_begin[2 * lane + 1] = parts[1];
+        if (lane == 0)
+                s.shift = shift;
+        __syncwarp();
+        return all;
+}
+
+/*
+ * Cut all units' groups into runs, about job.n_runs and each of one group: the block that had the end of one and the
+ * beginning of another was the last one that all others waited for. One warp.
+ */
+static __device__ void warm_schedule_share(const struct warm_job &job, struct warm_schedule &s) {
+        uint32_t lane = threadIdx.x % 32, n[2] = {}, groups[2] = {}, runs[2], longest, most, all;
+
+        for (uint32_t i = 0; i < 2; i++) {
+                uint32_t tiles;
+
+                if (2 * lane + i >= s.n_units)
+                        continue;
+                n[i] = warm_schedule_granules(s, 2 * lane + i, s.shift);
+                groups[i] = job.a.n_kv_heads *
+                            warm_schedule_groups(job, s.units[2 * lane + i].n_rows, &tiles);
+        }
+        most = __reduce_max_sync(~0U, max(n[0], n[1]));
+        longest = (__reduce_add_sync(~0U, groups[0] * n[0] + groups[1] * n[1]) + job.n_runs - 1) /
+                  job.n_runs;
+        if (__reduce_add_sync(~0U, groups[0] + groups[1]) >= job.n_runs)
+                longest = most;
+        for (;; longest += (longest + 7) / 8) {
+                for (uint32_t i = 0; i < 2; i++)
+                        runs[i] = groups[i] * ((n[i] + longest - 1) / longest);
+                if (longest >= most || __reduce_add_sync(~0U, runs[0] + runs[1]) <= job.n_runs)
+                        break;
+        }
+        all = warm_schedule_sums(runs);
+        s.run_begin[2 * lane] = runs[0];
+        s.run_begin[2 * lane + 1] = runs[1];
+        if (lane == 0) {
+                s.longest = longest;
+                s.n_runs = all;
+        }
+}
+
+/*
+ * Fill the schedule; the whole block calls it, before warm_wait_for_before().
+ *
+ * @param shares runs and parts, too
+ */
+static __device__ __forceinline__ void warm_schedule_make(const struct warm_job &job, bool shares,
+                                                          struct warm_schedule &s) {
         for (uint32_t r = threadIdx.x; r < job.a.n_rows_max; r += blockDim.x) {
                 struct warm_cuda_row row = job.a.d_rows[r];
 
@@ -145,29 +203,13 @@ static __device__ void warm_schedule_make(const struct warm_job &job, struct war
                         s.chunk_end[u] = (end - 1) / WARM_CUDA_CHUNK + 1;
                 }
                 __syncwarp();
-                if (warm_schedule_add_up(job, s, 0) > job.n_parts) {
-                        __syncwarp();
-                        warm_schedule_add_up(job, s, WARM_SPAN_SHIFT);
+                if (shares) {
+                        if (warm_schedule_number(job, s, 0) > job.n_parts)
+                                warm_schedule_number(job, s, WARM_SPAN_SHIFT);
+                        warm_schedule_share(job, s);
                 }
         }
         __syncthreads();
-}
-
-/* Where block b's work begins. */
-static __device__ __forceinline__ uint32_t warm_schedule_cut(const struct warm_schedule &s,
-                                                             uint32_t b) {
-        return b * s.share + min(b, s.rest);
-}
-
-/* Where the run ends that has this granule. */
-static __device__ __forceinline__ uint32_t warm_schedule_run_end(const struct warm_schedule &s,
-                                                                 uint32_t granule) {
-        uint32_t first = s.rest * (s.share + 1), at;
-
-        if (granule < first)
-                return granule + s.share + 1 - granule % (s.share + 1);
-        at = granule - first;
-        return first + at + s.share - at % s.share;
 }
 
 /* Two neighbouring outputs as activations hold them. */
@@ -205,12 +247,7 @@ static inline uint32_t warm_attention_dims(const struct warm_cuda_attention &a) 
         return d <= 32 ? 32 : d <= 64 ? 64 : d <= 96 ? 96 : d <= 128 ? 128 : 256;
 }
 
-/* Tiles of 16 pairs that a narrow step's block takes at most: what their sums may take of the registers. */
-static constexpr uint32_t warm_attention_tiles(uint32_t dims) {
-        return dims == 256 ? 2 : 4;
-}
-
-/* The same of a wide step's warp. */
+/* Tiles of 16 pairs that a wide step's warp takes at most: what their sums may take of the registers. */
 static constexpr uint32_t warm_attention_warp_tiles(uint32_t dims) {
         return dims == 256 ? 1 : 2;
 }

@@ -5,7 +5,7 @@
 #pragma once
 
 #include "attention-cluster.cuh"
-#include "attention-wide.cuh"
+#include "attention-tiles.cuh"
 
 /* More shared memory than a kernel gets unasked; once a kernel. */
 template <typename Kernel>
@@ -38,8 +38,27 @@ static int warm_attention_runs(const struct warm_job &job, cudaStream_t stream) 
 
         if (r)
                 return r;
-        return warm_launch(warm_narrow_kernel<BF16, D, TILES>, dim3(job.n_runs),
+        return warm_launch(warm_narrow_kernel<BF16, D, TILES>, dim3(job.n_blocks),
                            dim3(WARM_ATTENTION_THREADS), N::bytes, stream, job.a.overlap, job);
+}
+
+/* Units of more pairs than warm_narrow_kernel is for; with 256 dimensions it is for all. */
+template <bool BF16, uint32_t D>
+static int warm_attention_tiles(const struct warm_job &job, cudaStream_t stream) {
+        if constexpr (D == 256) {
+                return warm_attention_runs<BF16, D, 2>(job, stream);
+        } else {
+                using T = warm_tiles<D>;
+                static_assert(T::bytes <= WARM_CUDA_SHARED_LEAST, "a block does not fit");
+                static bool allowed;
+                int r = warm_attention_allow(warm_tiles_kernel<BF16, D>, T::bytes, &allowed);
+
+                if (r)
+                        return r;
+                return warm_launch(warm_tiles_kernel<BF16, D>, dim3(job.n_blocks),
+                                   dim3(WARM_ATTENTION_THREADS), T::bytes, stream, job.a.overlap,
+                                   job);
+        }
 }
 
 /* How many clusters of this kernel the device runs at once: none on a part of a GPU, say. */
@@ -91,22 +110,27 @@ static int warm_attention_clusters(const struct warm_job &job, cudaStream_t stre
 
 template <bool BF16, uint32_t D>
 static int warm_attention_narrow(const struct warm_job &job, cudaStream_t stream) {
-        uint32_t n_pairs = job.a.n_rows_max * job.a.n_heads, dim = job.a.head_dim_v;
+        uint32_t n_pairs = job.a.n_rows_max * job.a.n_heads, dim = job.a.head_dim_v,
+                 n_threads = job.n_threads;
         bool done;
         int r = warm_attention_clusters<BF16, D>(job, stream, &done);
 
         if (r || done)
                 return r;
-        r = job.n_tiles == 1 ? warm_attention_runs<BF16, D, 1>(job, stream)
-                             : warm_attention_runs<BF16, D, warm_attention_tiles(D)>(job, stream);
+        r = job.n_tiles == 1   ? warm_attention_runs<BF16, D, 1>(job, stream)
+            : job.n_tiles == 2 ? warm_attention_runs<BF16, D, 2>(job, stream)
+                               : warm_attention_tiles<BF16, D>(job, stream);
 
         if (r)
                 return r;
         if (n_pairs * ((dim + 31) / 32) <= job.n_runs * 2)
                 return warm_launch(warm_merge_kernel<1>, dim3(n_pairs, (dim + 31) / 32),
-                                   dim3(job.n_threads), 0, stream, job.a.overlap, job);
-        return warm_launch(warm_merge_kernel<4>, dim3(n_pairs, (dim + 127) / 128),
-                           dim3(job.n_threads), 0, stream, job.a.overlap, job);
+                                   dim3(n_threads), 0, stream, job.a.overlap, job);
+        /* Of eight warps a multiprocessor has four blocks at once, of nine three. */
+        n_threads = n_pairs * ((dim + 127) / 128) * 2 > job.n_runs * 3 ? min(n_threads, 256U)
+                                                                       : n_threads;
+        return warm_launch(warm_merge_kernel<4>, dim3(n_pairs, (dim + 127) / 128), dim3(n_threads),
+                           0, stream, job.a.overlap, job);
 }
 
 template <bool BF16, uint32_t D, uint32_t TILES>

@@ -157,7 +157,8 @@ template <uint32_t D> struct warm_tile {
 };
 
 /*
- * A tile of 64 slots on its way to shared memory: 32 from each of two blocks, dim values a slot.
+ * A tile of 64 slots on its way to shared memory: 32 from each of two blocks, dim values a slot. One way for whole tiles
+ * and others, since a kernel that goes through few tiles waits for its instructions to be read.
  *
  * @param copied bit i: slot i is to be copied; @param seen not set: it becomes 0 instead
  */
@@ -165,32 +166,25 @@ template <uint32_t D, uint32_t THREADS>
 static __device__ __forceinline__ void warm_copy_tile(uint32_t to, const uint8_t *x,
                                                       const uint8_t *y, uint32_t dim,
                                                       uint64_t copied, uint64_t seen) {
-        constexpr uint32_t pieces = D / 8, rows = THREADS / pieces,
-                           half = 32 / (rows <= 32 ? rows : 32);
+        constexpr uint32_t pieces = D / 8, rows = THREADS / pieces;
+        constexpr bool even = 32 % rows == 0; /* slots of a turn are of one block */
+        uint32_t row = threadIdx.x / pieces, piece = threadIdx.x % pieces;
+        uint32_t copies[2] = { (uint32_t) copied >> row % 32,
+                               (uint32_t) (copied >> 32) >> row % 32 };
+        uint32_t sees[2] = { (uint32_t) seen >> row % 32, (uint32_t) (seen >> 32) >> row % 32 };
 
-        if (rows <= 32 && THREADS % pieces == 0 && dim == D) {
-                uint32_t row = threadIdx.x / pieces, piece = threadIdx.x % pieces;
-                uint32_t copies[2] = { (uint32_t) copied >> row, (uint32_t) (copied >> 32) >> row };
-                uint32_t sees[2] = { (uint32_t) seen >> row, (uint32_t) (seen >> 32) >> row };
-
-                x += threadIdx.x * 16;
-                y += threadIdx.x * 16;
-#pragma unroll
-                for (uint32_t i = 0; i < 2 * half; i++)
-                        if (copies[i / half] & 1U << i % half * rows)
-                                warm_copy(to + warm_tile<D>::at(row + i * rows, piece),
-                                          (i < half ? x : y) + i % half * rows * D * 2,
-                                          sees[i / half] & 1U << i % half * rows);
+        if (row >= rows || piece * 8 >= dim)
                 return;
-        }
-#pragma unroll 1
-        for (uint32_t i = threadIdx.x; i < 64 * pieces; i += THREADS) {
-                uint32_t row = i / pieces, piece = i % pieces;
+#pragma unroll
+        for (uint32_t i = 0; i * rows < 64; i++) {
+                uint32_t r = row + i * rows, half = even ? i * rows / 32 : r / 32;
+                bool is_copied = even ? copies[half] >> i * rows % 32 & 1 : copied >> r % 64 & 1;
+                bool is_seen = even ? sees[half] >> i * rows % 32 & 1 : seen >> r % 64 & 1;
 
-                if (piece * 8 < dim && copied >> row & 1)
-                        warm_copy(to + warm_tile<D>::at(row, piece),
-                                  (row < 32 ? x : y) + (row % 32 * dim + piece * 8) * 2,
-                                  seen >> row & 1);
+                if ((even || r < 64) && is_copied)
+                        warm_copy(to + warm_tile<D>::at(r, piece),
+                                  (half ? y : x) + ((r - half * 32) * dim + piece * 8) * 2,
+                                  is_seen);
         }
 }
 

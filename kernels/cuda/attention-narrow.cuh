@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The narrow step's kernel. A block has a run of granules; in it, chunk by chunk: K and V on their way to shared
+ * The narrow step's kernel for units of few pairs. A block has a run of granules; in it, chunk by chunk: K and V on their way to shared
  * memory, two chunks ahead of time. Where no unit has more pairs than an mma has rows (decode) there is no store
  * kernel: q, K and V of this very step are made from d_qkv where they are needed, by every block that needs them, so
  * that no block waits for another (the block that has the row itself stores them too).
@@ -15,7 +15,7 @@
 
 #include "attention-job.cuh"
 
-/* TILES of 16 (row, head) pairs at most: 1, or warm_attention_tiles(). */
+/* TILES of 16 (row, head) pairs at most: 1 or 2; more are for attention-tiles.cuh. */
 template <uint32_t D, uint32_t TILES> struct warm_narrow {
         static constexpr uint32_t stages = D == 256 ? 1 : 2;
         static constexpr uint32_t tiles = TILES;
@@ -70,35 +70,38 @@ static __device__ __forceinline__ void warm_run_find_fresh(const struct warm_sch
         run.fresh_end = run.fresh_begin + __popc(rows[0]) + __popc(rows[1]);
 }
 
-/* The run that begins at this granule and ends at end or with the group. Return: granules. Whole warps. */
-static __device__ uint32_t warm_run_at(const struct warm_job &job, const struct warm_schedule &s,
-                                       uint32_t granule, uint32_t end, struct warm_run *ret_run) {
-        uint32_t lane = threadIdx.x % 32, n, tiles, group, n_groups, first, at, cb, ce;
-        uint32_t below = __ballot_sync(~0U, lane < s.n_units && s.work_begin[lane] <= granule);
+/* This block's run. Whole warps. */
+static __device__ struct warm_run warm_run_mine(const struct warm_job &job,
+                                                const struct warm_schedule &s) {
+        uint32_t lane = threadIdx.x % 32, n, n_runs, tiles, group, n_groups, first, next, at, cb,
+                 ce;
+        uint32_t below = __ballot_sync(~0U, lane < s.n_units && s.run_begin[lane] <= blockIdx.x);
         uint32_t above =
-                __ballot_sync(~0U, lane + 32 < s.n_units && s.work_begin[lane + 32] <= granule);
+                __ballot_sync(~0U, lane + 32 < s.n_units && s.run_begin[lane + 32] <= blockIdx.x);
         uint32_t u = __popc(below) + __popc(above) - 1;
+        struct warm_run run;
 
         n = warm_schedule_granules(s, u, s.shift);
+        n_runs = warm_schedule_runs(s, n);
         n_groups = warm_schedule_groups(job, s.units[u].n_rows, &tiles);
-        at = granule - s.work_begin[u];
-        ret_run->unit = u;
-        ret_run->kv_head = at / (n_groups * n);
-        group = at / n % n_groups;
-        first = at % n;
-        n = min(n - first, end - granule);
-
+        at = blockIdx.x - s.run_begin[u];
+        first = warm_schedule_cut(n, n_runs, at % n_runs);
+        next = warm_schedule_cut(n, n_runs, at % n_runs + 1);
+        group = at / n_runs % n_groups;
         cb = s.chunk_begin[u];
         ce = s.chunk_end[u];
-        ret_run->m_begin = group * tiles * 16;
-        ret_run->n_m = min(s.units[u].n_rows * job.ratio - ret_run->m_begin, tiles * 16);
-        ret_run->begin = max(((cb >> s.shift) + first) << s.shift, cb);
-        ret_run->end = min(((cb >> s.shift) + first + n) << s.shift, ce);
-        ret_run->whole = ret_run->begin == cb && ret_run->end == ce &&
-                         cb / WARM_SPAN_CHUNKS == (ce - 1) / WARM_SPAN_CHUNKS;
-        ret_run->stores = group == 0;
-        warm_run_find_fresh(s, *ret_run);
-        return n;
+
+        run.unit = u;
+        run.kv_head = at / (n_groups * n_runs);
+        run.m_begin = group * tiles * 16;
+        run.n_m = min(s.units[u].n_rows * job.ratio - run.m_begin, tiles * 16);
+        run.begin = max(((cb >> s.shift) + first) << s.shift, cb);
+        run.end = min(((cb >> s.shift) + next) << s.shift, ce);
+        run.whole = run.begin == cb && run.end == ce &&
+                    cb / WARM_SPAN_CHUNKS == (ce - 1) / WARM_SPAN_CHUNKS;
+        run.stores = group == 0;
+        warm_run_find_fresh(s, run);
+        return run;
 }
 
 static __device__ __forceinline__ uint2 warm_run_blocks(const struct warm_job &job,
@@ -509,6 +512,7 @@ warm_narrow_put(const struct warm_job &job, const struct warm_schedule &s,
         uint32_t column = (run.kv_head * job.ratio + pair % job.ratio) * job.a.head_dim_v;
         float share = warm_share(mass);
 
+        __builtin_assume(job.a.out.n8 != 0);
         if (m >= run.n_m)
                 return;
 #pragma unroll
@@ -547,13 +551,11 @@ warm_narrow_next(const struct warm_job &job, const struct warm_schedule &s,
 /*
  * Begin a run: everything that its first chunks need is sent for or made. What can be known before earlier kernels are
  * done is.
- *
- * @param waits warm_wait_for_before() is yet to be called
  */
 template <bool BF16, uint32_t D, uint32_t TILES>
 static __device__ __forceinline__ void
 warm_narrow_begin(const struct warm_job &job, const struct warm_schedule &s,
-                  const struct warm_run &run, bool waits, uint8_t *shared) {
+                  const struct warm_run &run, uint8_t *shared) {
         using N = warm_narrow<D, TILES>;
         uint32_t j = threadIdx.x / 32, n = 0, row = 0;
         struct warm_narrow_heads<D> heads;
@@ -566,35 +568,31 @@ warm_narrow_begin(const struct warm_job &job, const struct warm_schedule &s,
                 slots[i] = warm_narrow_look<D, TILES>(s, run, run.begin + i, i, shared);
         }
         warm_narrow_pairs<D, TILES>(job, s, run, shared);
-        if (N::makes) {
+        if (N::makes)
                 n = warm_narrow_count(s, run, run.n_m, run.begin,
                                       min(run.begin + N::stages, run.end), &row);
-                warm_narrow_plan<D, TILES>(job, s, run, run.n_m, row, n, j, run.begin, blocks,
-                                           shared, heads);
-        }
         /* Who makes this step's K and V sends for those of earlier steps only, and so need not wait before. */
         if (!N::makes) {
-                if (waits)
-                        warm_wait_for_before();
+                warm_wait_for_before();
                 warm_narrow_fetch<D, TILES>(job, s, run, shared);
         }
-#pragma unroll
-        for (uint32_t i = 0; i < N::stages; i++)
-                warm_narrow_send<D, TILES>(job, run, run.begin + i, i, blocks[i], slots[i], shared);
-        if (N::makes) {
-                if (waits)
-                        warm_wait_for_before();
-                warm_narrow_ask<D>(job, n, j, heads);
-        }
 #pragma unroll 1
-        while (j < n) {
-                warm_narrow_make<BF16, D>(job, n, j, heads);
-                j += 2 * WARM_ATTENTION_THREADS / 32;
-                if (j < n) {
+        for (bool first = true; first || j < n; first = false) {
+                if (N::makes)
                         warm_narrow_plan<D, TILES>(job, s, run, run.n_m, row, n, j, run.begin,
                                                    blocks, shared, heads);
-                        warm_narrow_ask<D>(job, n, j, heads);
-                }
+                if (first)
+#pragma unroll
+                        for (uint32_t i = 0; i < N::stages; i++)
+                                warm_narrow_send<D, TILES>(job, run, run.begin + i, i, blocks[i],
+                                                           slots[i], shared);
+                if (!N::makes)
+                        break;
+                if (first)
+                        warm_wait_for_before();
+                warm_narrow_ask<D>(job, n, j, heads);
+                warm_narrow_make<BF16, D>(job, n, j, heads);
+                j += 2 * WARM_ATTENTION_THREADS / 32;
         }
 }
 
@@ -702,24 +700,18 @@ static __global__ void __launch_bounds__(WARM_ATTENTION_THREADS, TILES == 1 && D
         using N = warm_narrow<D, TILES>;
         extern __shared__ __align__(1024) uint8_t shared[];
         struct warm_schedule &s = *(struct warm_schedule *) (shared + N::schedule);
-        uint32_t granule, end;
+        struct warm_run run;
 
         warm_let_next_start();
         if (job.a.head_dim_k < D) /* dimensions beyond it are multiplied too */
                 for (uint32_t i = threadIdx.x; i < N::p / 16; i += WARM_ATTENTION_THREADS)
                         ((uint4 *) shared)[i] = make_uint4(0, 0, 0, 0);
-        warm_schedule_make(job, s);
-        granule = warm_schedule_cut(s, blockIdx.x);
-        end = warm_schedule_cut(s, blockIdx.x + 1);
-        if (granule >= end)
+        warm_schedule_make(job, true, s);
+        if (blockIdx.x >= s.n_runs) {
                 warm_wait_for_before();
-        for (bool first = true; granule < end; first = false) {
-                struct warm_run run;
-
-                granule += warm_run_at(job, s, granule, end, &run);
-                if (!first)
-                        __syncthreads();
-                warm_narrow_begin<BF16, D, TILES>(job, s, run, first, shared);
-                warm_narrow_go<BF16, D, TILES>(job, s, run, shared);
+                return;
         }
+        run = warm_run_mine(job, s);
+        warm_narrow_begin<BF16, D, TILES>(job, s, run, shared);
+        warm_narrow_go<BF16, D, TILES>(job, s, run, shared);
 }

@@ -501,6 +501,13 @@ static __device__ __forceinline__ uint64_t warm_wide_any(const uint64_t *bits, u
                (uint64_t) __reduce_or_sync(~0U, (uint32_t) (any >> 32)) << 32;
 }
 
+static __device__ __forceinline__ void warm_wide_cap(const struct warm_job &job, float (*s)[4]) {
+        if (job.cap != 0.0f)
+#pragma unroll
+                for (uint32_t i = 0; i < 32; i++)
+                        s[i / 4][i % 4] = __fmul_rn(warm_tanh(s[i / 4][i % 4]), job.cap);
+}
+
 /*
  * A chunk's scores of a tile to weights: soft cap, and what each row does not see.
  *
@@ -510,10 +517,7 @@ template <bool BF16>
 static __device__ __forceinline__ void
 warm_wide_turn(const struct warm_job &job, const struct warm_wide_block &b, uint32_t m, bool full,
                const uint64_t *bits, float (*s)[4], float *ret_max, uint32_t (*ret_p)[4]) {
-        if (job.cap != 0.0f)
-#pragma unroll
-                for (uint32_t i = 0; i < 32; i++)
-                        s[i / 4][i % 4] = __fmul_rn(warm_tanh(s[i / 4][i % 4]), job.cap);
+        warm_wide_cap(job, s);
         if (!full) {
                 uint32_t pair = b.m_begin + m, row = b.unit_row - b.first_row,
                          last = b.n_rows - 1; /* pairs beyond the last: anything */

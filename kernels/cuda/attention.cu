@@ -90,13 +90,16 @@ static void prepare_narrow(struct warm_job *job) {
 
         job->d_q = (uint16_t *) a->d_scratch;
         divide(job, (uint8_t *) a->d_scratch + bytes, a->scratch_bytes - bytes);
-        job->n_tiles = a->n_unit_rows_max * job->ratio <= 16
-                               ? 1
-                               : warm_attention_tiles(warm_attention_dims(*a));
+        job->n_tiles = a->n_unit_rows_max * job->ratio <= 16 ? 1
+                       : a->n_unit_rows_max * job->ratio <= 32 || warm_attention_dims(*a) == 256
+                               ? 2
+                               : 4;
         n_groups = (a->n_unit_rows_max * job->ratio + job->n_tiles * 16 - 1) / (job->n_tiles * 16);
         n_work = (uint64_t) a->n_units_max * a->n_kv_heads * n_groups *
                  (a->n_slots_max / WARM_CUDA_CHUNK + 1);
         job->n_runs = (uint32_t) smaller(2 * device_has().n_processors, n_work);
+        job->n_blocks = a->n_units_max * a->n_kv_heads * n_groups;
+        job->n_blocks = job->n_blocks > job->n_runs ? job->n_blocks : job->n_runs;
         prepare_cluster(job);
         job->n_threads = 32 * (uint32_t) smaller(n_spans, 16);
 }
