@@ -117,9 +117,8 @@ static __global__ void __launch_bounds__(WARM_ATTENTION_THREADS, 2)
         struct warm_run run = {};
 
         warm_let_next_start();
-        if (job.a.head_dim_k < D) /* dimensions beyond it are multiplied too */
-                for (uint32_t i = threadIdx.x; i < N::p / 16; i += WARM_ATTENTION_THREADS)
-                        ((uint4 *) shared)[i] = make_uint4(0, 0, 0, 0);
+        if (job.a.head_dim_k < D)
+                warm_tiles_clear(shared, N::p);
         warm_schedule_make(job, false, s);
         run.unit = index / job.a.n_kv_heads;
         run.kv_head = index % job.a.n_kv_heads;

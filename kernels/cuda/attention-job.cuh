@@ -212,6 +212,12 @@ static __device__ __forceinline__ void warm_schedule_make(const struct warm_job 
         __syncthreads();
 }
 
+/* Zeros at the beginning of shared memory: what lies behind a head's dimensions in its tile is multiplied, too. */
+static __device__ __forceinline__ void warm_tiles_clear(uint8_t *shared, uint32_t bytes) {
+        for (uint32_t i = threadIdx.x; i < bytes / 16; i += WARM_ATTENTION_THREADS)
+                ((uint4 *) shared)[i] = make_uint4(0, 0, 0, 0);
+}
+
 /* Two neighbouring outputs as activations hold them. */
 static __device__ __forceinline__ uint32_t warm_act_pair(float sum0, float sum1, float share) {
         return warm_cuda_act_value(warm_output(sum0, share)) |

@@ -104,6 +104,18 @@ static __device__ struct warm_run warm_run_mine(const struct warm_job &job,
         return run;
 }
 
+/* Fill the schedule and find this block's run. The whole block. Return: false: it has none, and earlier kernels ended. */
+static __device__ __forceinline__ bool
+warm_run_find(const struct warm_job &job, struct warm_schedule &s, struct warm_run *ret_run) {
+        warm_schedule_make(job, true, s);
+        if (blockIdx.x >= s.n_runs) {
+                warm_wait_for_before();
+                return false;
+        }
+        *ret_run = warm_run_mine(job, s);
+        return true;
+}
+
 static __device__ __forceinline__ uint2 warm_run_blocks(const struct warm_job &job,
                                                         const struct warm_schedule &s,
                                                         const struct warm_run &run,
@@ -703,15 +715,10 @@ static __global__ void __launch_bounds__(WARM_ATTENTION_THREADS, TILES == 1 && D
         struct warm_run run;
 
         warm_let_next_start();
-        if (job.a.head_dim_k < D) /* dimensions beyond it are multiplied too */
-                for (uint32_t i = threadIdx.x; i < N::p / 16; i += WARM_ATTENTION_THREADS)
-                        ((uint4 *) shared)[i] = make_uint4(0, 0, 0, 0);
-        warm_schedule_make(job, true, s);
-        if (blockIdx.x >= s.n_runs) {
-                warm_wait_for_before();
+        if (job.a.head_dim_k < D)
+                warm_tiles_clear(shared, N::p);
+        if (!warm_run_find(job, s, &run))
                 return;
-        }
-        run = warm_run_mine(job, s);
         warm_narrow_begin<BF16, D, TILES>(job, s, run, shared);
         warm_narrow_go<BF16, D, TILES>(job, s, run, shared);
 }

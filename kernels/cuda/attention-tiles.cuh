@@ -228,15 +228,10 @@ static __global__ void __launch_bounds__(WARM_ATTENTION_THREADS, 2)
         uint2 blocks;
 
         warm_let_next_start();
-        if (job.a.head_dim_k < D) /* dimensions beyond it are multiplied too */
-                for (uint32_t i = threadIdx.x; i < T::rows / 16; i += WARM_ATTENTION_THREADS)
-                        ((uint4 *) shared)[i] = make_uint4(0, 0, 0, 0);
-        warm_schedule_make(job, true, s);
-        if (blockIdx.x >= s.n_runs) {
-                warm_wait_for_before();
+        if (job.a.head_dim_k < D)
+                warm_tiles_clear(shared, T::rows);
+        if (!warm_run_find(job, s, &run))
                 return;
-        }
-        run = warm_run_mine(job, s);
         blocks = warm_run_blocks(job, s, run, run.begin + 2);
         warm_tiles_begin<D>(job, s, run, shared);
         cb = s.chunk_begin[run.unit];
