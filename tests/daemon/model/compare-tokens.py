@@ -255,7 +255,7 @@ def main():
         shapes = [t for t in odd if t.endswith("shapes")]
         for pre in PRES:
             if a.only in pre:
-                n += compare("made-up BPE as " + pre, made_up_bpe(folder + "/model.gguf", pre, shapes[0]), texts[:4] + odd, a.tool, peer)
+                n += compare("made-up BPE as " + pre, made_up_bpe(folder + "/model.gguf", pre, shapes[0]), texts + odd, a.tool, peer)
         for path in smollm_files(peer):
             if a.only in "SmolLM2":
                 n += compare("SmolLM2", path, texts + odd, a.tool, peer)
