@@ -145,10 +145,10 @@ static __device__ void warm_schedule_share(const struct warm_job &job, struct wa
                 groups[i] = job.a.n_kv_heads *
                             warm_schedule_groups(job, s.units[2 * lane + i].n_rows, &tiles);
         }
-        most = __reduce_max_sync(~0U, max(n[0], n[1]));
+        most = __reduce_max_sync(~0U, max(max(n[0], n[1]), 1U)); /* of no units: not 0 */
         longest = (__reduce_add_sync(~0U, groups[0] * n[0] + groups[1] * n[1]) + job.n_runs - 1) /
                   job.n_runs;
-        if (__reduce_add_sync(~0U, groups[0] + groups[1]) >= job.n_runs)
+        if (longest == 0 || __reduce_add_sync(~0U, groups[0] + groups[1]) >= job.n_runs)
                 longest = most;
         for (;; longest += (longest + 7) / 8) {
                 for (uint32_t i = 0; i < 2; i++)
