@@ -127,8 +127,8 @@ static int warm_attention_narrow(const struct warm_job &job, cudaStream_t stream
                 return warm_launch(warm_merge_kernel<1>, dim3(n_pairs, (dim + 31) / 32),
                                    dim3(n_threads), 0, stream, job.a.overlap, job);
         /* Of eight warps a multiprocessor has four blocks at once, of nine three. */
-        n_threads = n_pairs * ((dim + 127) / 128) * 2 > job.n_runs * 3 ? min(n_threads, 256U)
-                                                                       : n_threads;
+        if (n_pairs * ((dim + 127) / 128) * 2 > job.n_runs * 3)
+                n_threads = min(n_threads, 256U);
         return warm_launch(warm_merge_kernel<4>, dim3(n_pairs, (dim + 127) / 128), dim3(n_threads),
                            0, stream, job.a.overlap, job);
 }

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The narrow step's kernel for units of few pairs. A block has a run of granules; in it, chunk by chunk: K and V on their way to shared
- * memory, two chunks ahead of time. Where no unit has more pairs than an mma has rows (decode) there is no store
- * kernel: q, K and V of this very step are made from d_qkv where they are needed, by every block that needs them, so
- * that no block waits for another (the block that has the row itself stores them too).
+ * The narrow step's kernel for units of few pairs. A block has a run of granules; in it, chunk by chunk: K and V on
+ * their way to shared memory, two chunks ahead of time. Where no unit has more pairs than an mma has rows (decode) there
+ * is no store kernel: q, K and V of this very step are made from d_qkv where they are needed, by every block that needs
+ * them, so that no block waits for another (the block that has the row itself stores them too).
  *
  * Of a chunk, warp w computes the scores of the slots 16 w.. for all its (row, head) pairs, then, weights having gone
  * through shared memory, the sums of a quarter of the dimensions. So a single token's few pairs keep four warps busy.
@@ -289,25 +289,40 @@ struct warm_narrow_slots {
         uint64_t seen, fresh;
 };
 
+/*
+ * Slots of a chunk that a row of the unit sees, a bit each. Whole warps.
+ *
+ * @param ret_bits [18] in shared memory, by the first warp: what each row sees; of 16, for pairs that are none, nothing;
+ *        and whether each sees all
+ */
+static __device__ __forceinline__ uint64_t warm_run_look(const struct warm_schedule &s,
+                                                         const struct warm_run &run, uint32_t chunk,
+                                                         uint64_t *ret_bits) {
+        const struct warm_cuda_unit &unit = s.units[run.unit];
+        uint32_t lane = threadIdx.x % 32;
+        bool mine = lane < unit.n_rows, full;
+        uint64_t bits =
+                mine ? warm_seen_bits(s.seen[unit.first_row + lane], chunk * WARM_CUDA_CHUNK) : 0;
+        uint64_t seen = warm_or(bits);
+
+        full = __all_sync(~0U, !mine || bits == WARM_ALL_SEEN);
+        if (threadIdx.x < 18)
+                ret_bits[lane] = lane < 17 ? bits : full;
+        return seen;
+}
+
 /* What is to be sent for of a chunk; and what each row sees of it, to shared memory. */
 template <uint32_t D, uint32_t TILES>
 static __device__ __forceinline__ struct warm_narrow_slots
 warm_narrow_look(const struct warm_schedule &s, const struct warm_run &run, uint32_t chunk,
                  uint32_t stage, uint8_t *shared) {
         using N = warm_narrow<D, TILES>;
-        const struct warm_cuda_unit &unit = s.units[run.unit];
         uint32_t lane = threadIdx.x % 32, begin = chunk * WARM_CUDA_CHUNK;
-        bool mine = lane < unit.n_rows, full;
         struct warm_narrow_slots slots = {};
-        uint64_t bits;
 
         if (chunk >= run.end)
                 return slots;
-        bits = mine ? warm_seen_bits(s.seen[unit.first_row + lane], begin) : 0;
-        slots.seen = warm_or(bits);
-        full = __all_sync(~0U, !mine || bits == WARM_ALL_SEEN);
-        if (threadIdx.x < 18)
-                ((uint64_t *) (shared + N::bits))[stage * 18 + lane] = lane < 17 ? bits : full;
+        slots.seen = warm_run_look(s, run, chunk, (uint64_t *) (shared + N::bits) + stage * 18);
         if (N::makes && s.slots[run.fresh_begin] < begin + WARM_CUDA_CHUNK) {
                 for (uint32_t r = run.fresh_begin + lane; r < run.fresh_end; r += 32)
                         if (s.slots[r] - begin < WARM_CUDA_CHUNK)
@@ -524,7 +539,6 @@ warm_narrow_put(const struct warm_job &job, const struct warm_schedule &s,
         uint32_t column = (run.kv_head * job.ratio + pair % job.ratio) * job.a.head_dim_v;
         float share = warm_share(mass);
 
-        __builtin_assume(job.a.out.n8 != 0);
         if (m >= run.n_m)
                 return;
 #pragma unroll
@@ -580,11 +594,11 @@ warm_narrow_begin(const struct warm_job &job, const struct warm_schedule &s,
                 slots[i] = warm_narrow_look<D, TILES>(s, run, run.begin + i, i, shared);
         }
         warm_narrow_pairs<D, TILES>(job, s, run, shared);
-        if (N::makes)
+        /* Who makes this step's K and V sends for those of earlier steps only, and so need not wait before. */
+        if (N::makes) {
                 n = warm_narrow_count(s, run, run.n_m, run.begin,
                                       min(run.begin + N::stages, run.end), &row);
-        /* Who makes this step's K and V sends for those of earlier steps only, and so need not wait before. */
-        if (!N::makes) {
+        } else {
                 warm_wait_for_before();
                 warm_narrow_fetch<D, TILES>(job, s, run, shared);
         }

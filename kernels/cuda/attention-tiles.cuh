@@ -54,27 +54,6 @@ warm_tiles_pairs(const struct warm_job &job, const struct warm_schedule &s,
                 s.part_begin[run.unit] + (row * job.a.n_heads + head) * n;
 }
 
-/* Slots of a chunk that a row of the unit sees; and what each row sees of it, to shared memory, by the first warp. */
-template <uint32_t D>
-static __device__ __forceinline__ uint64_t warm_tiles_look(const struct warm_schedule &s,
-                                                           const struct warm_run &run,
-                                                           uint32_t chunk, uint32_t stage,
-                                                           uint8_t *shared) {
-        const struct warm_cuda_unit &unit = s.units[run.unit];
-        uint32_t lane = threadIdx.x % 32;
-        bool mine = lane < unit.n_rows, full;
-        uint64_t bits;
-
-        if (chunk >= run.end)
-                return 0;
-        bits = mine ? warm_seen_bits(s.seen[unit.first_row + lane], chunk * WARM_CUDA_CHUNK) : 0;
-        full = __all_sync(~0U, !mine || bits == WARM_ALL_SEEN);
-        if (threadIdx.x < 18)
-                ((uint64_t *) (shared + warm_tiles<D>::bits))[stage * 18 + lane] =
-                        lane < 17 ? bits : full;
-        return full ? WARM_ALL_SEEN : warm_or(bits);
-}
-
 /* Send for a chunk: two groups of copies, K and V, even where the run has no such chunk. */
 template <uint32_t D>
 static __device__ __forceinline__ void
@@ -82,7 +61,8 @@ warm_tiles_send(const struct warm_job &job, const struct warm_schedule &s,
                 const struct warm_run &run, uint32_t chunk, uint32_t stage, uint2 blocks,
                 uint8_t *shared) {
         const struct warm_cuda_attention &a = job.a;
-        uint64_t seen = warm_tiles_look<D>(s, run, chunk, stage, shared);
+        uint64_t *bits = (uint64_t *) (shared + warm_tiles<D>::bits) + stage * 18;
+        uint64_t seen = chunk < run.end ? warm_run_look(s, run, chunk, bits) : 0;
         uint32_t to = warm_shared(shared) + warm_tiles<D>::k(stage);
 
 #pragma unroll 1

@@ -501,6 +501,7 @@ static __device__ __forceinline__ uint64_t warm_wide_any(const uint64_t *bits, u
                (uint64_t) __reduce_or_sync(~0U, (uint32_t) (any >> 32)) << 32;
 }
 
+/* Scores with a soft cap, if there is one. */
 static __device__ __forceinline__ void warm_wide_cap(const struct warm_job &job, float (*s)[4]) {
         if (job.cap != 0.0f)
 #pragma unroll

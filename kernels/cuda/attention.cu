@@ -85,16 +85,14 @@ static void prepare_cluster(struct warm_job *job) {
 
 static void prepare_narrow(struct warm_job *job) {
         const struct warm_cuda_attention *a = &job->a;
-        uint32_t n_groups, n_spans = (a->n_slots_max + WARM_CUDA_SPAN - 1) / WARM_CUDA_SPAN;
+        uint32_t n_groups, n_pairs = a->n_unit_rows_max * job->ratio,
+                           n_spans = (a->n_slots_max + WARM_CUDA_SPAN - 1) / WARM_CUDA_SPAN;
         uint64_t n_work, bytes = q_bytes(a->n_rows_max, a->n_heads, a->head_dim_k);
 
         job->d_q = (uint16_t *) a->d_scratch;
         divide(job, (uint8_t *) a->d_scratch + bytes, a->scratch_bytes - bytes);
-        job->n_tiles = a->n_unit_rows_max * job->ratio <= 16 ? 1
-                       : a->n_unit_rows_max * job->ratio <= 32 || warm_attention_dims(*a) == 256
-                               ? 2
-                               : 4;
-        n_groups = (a->n_unit_rows_max * job->ratio + job->n_tiles * 16 - 1) / (job->n_tiles * 16);
+        job->n_tiles = n_pairs <= 16 ? 1 : n_pairs <= 32 || warm_attention_dims(*a) == 256 ? 2 : 4;
+        n_groups = (n_pairs + job->n_tiles * 16 - 1) / (job->n_tiles * 16);
         n_work = (uint64_t) a->n_units_max * a->n_kv_heads * n_groups *
                  (a->n_slots_max / WARM_CUDA_CHUNK + 1);
         job->n_runs = (uint32_t) smaller(2 * device_has().n_processors, n_work);

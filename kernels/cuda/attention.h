@@ -22,8 +22,8 @@
  *
  * Steps of up to WARM_CUDA_NARROW rows: runs of chunks spread evenly over the GPU, whose kernel stores too where units
  * are small and is another one where they are large, and a kernel that merges what runs left behind; on sm_90, for few
- * units up to 1,024 slots deep, clusters that do it all. Wider steps: a store kernel, then 64 (row, head) pairs a block that go through their chunks, by spans
- * side by side if the step is too small to fill the GPU.
+ * units up to 1,024 slots deep, clusters that do it all. Wider steps: a store kernel, then 64 (row, head) pairs a
+ * block that go through their chunks, by spans side by side if the step is too small to fill the GPU.
  *
  * Thread: the engine's. Nothing allocates; everything may be captured in a graph.
  */
