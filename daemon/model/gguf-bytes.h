@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The bytes of a model file: mapped where that is safe, else read into memory of our own as they are needed.
- * Private to gguf*.c and their tests. Embedded, one owner, one thread at a time.
+ * Private to gguf*.c and their tests. Embedded, one owner, one thread at a time (but warm_bytes_read()).
  */
 #pragma once
 
@@ -33,6 +33,12 @@ void warm_bytes_close(struct warm_bytes *b);
 
 /* Make the first `upto` bytes ready (<= n). Return: 0; -EBADMSG: the file became shorter; else what read() said. */
 int warm_bytes_fill(struct warm_bytes *b, uint64_t upto, char **ret_why);
+
+/*
+ * Read bytes start to end (<= n) to their place, those that are not ready; they do not become it by that.
+ * Thread: any, several at once on different bytes, while nobody fills. Return: as warm_bytes_fill().
+ */
+int warm_bytes_read(const struct warm_bytes *b, uint64_t start, uint64_t end, char **ret_why);
 
 /*
  * Whether nobody but root may change the file while it is mapped: root owns it, neither group nor others may write

@@ -5,6 +5,8 @@
 #include "gguf-bytes.h"
 #include "gguf.h"
 
+struct warm_gguf_load;
+
 struct warm_gguf {
         struct warm_bytes bytes; /* owned */
         uint32_t version;
@@ -19,7 +21,11 @@ struct warm_gguf {
         struct warm_gguf_tensor **by_offset; /* [n_tensors] sorted */
         const uint8_t *
                 *key_starts; /* [n_keys + 1] where each entry starts; the last: where they end */
+        struct warm_gguf_load *load; /* from warm_gguf_load_begin() to warm_gguf_load() */
 };
+
+/* Stop what begin() began, if it did. */
+void warm_gguf_load_end(struct warm_gguf *g);
 
 /* Bytes of one value of a scalar type; 0 for strings and arrays. */
 uint32_t warm_gguf_type_bytes(enum warm_gguf_type type);

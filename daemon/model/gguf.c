@@ -470,6 +470,7 @@ int warm_gguf_open_bytes(const void *data, uint64_t n_bytes, struct warm_gguf **
 struct warm_gguf *warm_gguf_free(struct warm_gguf *g) {
         if (!g)
                 return NULL;
+        warm_gguf_load_end(g);
         warm_bytes_close(&g->bytes);
         free(g->keys);
         free(g->keys_by_name);

@@ -21,7 +21,7 @@
  * own, since whoever shortens a mapped file kills its readers with SIGBUS. Reading is lazy and in file order:
  * opening reads what the header needs, and warm_gguf_load() the rest, hashing each piece while it is in the CPU's cache.
  *
- * One owner, one thread at a time. Strings and tensor data are borrowed from the object.
+ * One owner, one thread at a time; those that load are the object's own. Strings and tensor data are borrowed from the object.
  */
 #pragma once
 
@@ -111,12 +111,19 @@ struct warm_gguf *warm_gguf_free(struct warm_gguf *g);
  * general.*, of which only general.architecture counts) as the file spells it, in the file's order; then over each
  * tensor, in the order of the data: its header up to the offset, and the XXH3_128 of each MiB of its bytes.
  * What is not read yet is hashed right behind the read, so the data crosses the memory bus once.
+ * After warm_gguf_load_begin() it is the rest, and the wait for others.
  *
  * Return: 0; -ENOMEM; -EBADMSG: the file became shorter; else what read() failed with.
  */
 int warm_gguf_load(struct warm_gguf *g, uint8_t ret_hash[WARM_GGUF_HASH_BYTES], char **ret_why);
 
-/* Bring one tensor's bytes into memory, before warm_gguf_load(). Return: as there. */
+/*
+ * Let threads begin with it, of a file that is worth them. Until warm_gguf_load() or warm_gguf_free() keys, tensors and
+ * what was loaded before can be read; the data of a mapped file too, of others not. Return: 0; -ENOMEM.
+ */
+int warm_gguf_load_begin(struct warm_gguf *g);
+
+/* Bring one tensor's bytes into memory, before either of the two. Return: as there. */
 int warm_gguf_load_tensor(struct warm_gguf *g, const struct warm_gguf_tensor *tensor,
                           char **ret_why);
 

@@ -142,7 +142,10 @@ static int fill_model(struct warm_model *m, const struct warm_model_options *opt
         if (r == 0)
                 r = make_vocab(m, options, ret_why);
         /* Last: it reads the whole file, and nothing of a file that is refused should be. */
-        return r == 0 ? warm_gguf_load(m->gguf, m->content_hash, ret_why) : r;
+        if (r == 0)
+                r = warm_gguf_load_begin(m->gguf);
+        m->unfinished = r == 0;
+        return r;
 }
 
 /* Put the path before what the parts said. */
@@ -173,8 +176,8 @@ static int model_new(const char *path, const struct warm_model_options *options,
         return 0;
 }
 
-int warm_model_open(const char *path, const struct warm_model_options *options,
-                    struct warm_model **ret_model, char **ret_why) {
+int warm_model_begin(const char *path, const struct warm_model_options *options,
+                     struct warm_model **ret_model, char **ret_why) {
         struct warm_gguf *gguf;
         char *why = NULL;
         int r = warm_gguf_open(path, &gguf, &why);
@@ -185,17 +188,53 @@ int warm_model_open(const char *path, const struct warm_model_options *options,
         return r;
 }
 
+bool warm_model_has_data(const struct warm_model *m) {
+        return !m->unfinished || warm_gguf_is_mapped(m->gguf);
+}
+
+int warm_model_finish(struct warm_model *m, char **ret_why) {
+        int r;
+
+        if (!m->unfinished)
+                return 0;
+        r = warm_gguf_load(m->gguf, m->content_hash, ret_why);
+        m->unfinished = r < 0;
+        return r;
+}
+
+/* Return: as warm_model_open(); a model that fails is freed. */
+static int finish(struct warm_model *m, struct warm_model **ret_model, char **ret_why) {
+        char *why = NULL;
+        int r = warm_model_finish(m, &why);
+
+        name_file(m->path, why, ret_why);
+        if (r < 0)
+                warm_model_free(m);
+        else
+                *ret_model = m;
+        return r;
+}
+
+int warm_model_open(const char *path, const struct warm_model_options *options,
+                    struct warm_model **ret_model, char **ret_why) {
+        struct warm_model *m;
+        int r = warm_model_begin(path, options, &m, ret_why);
+
+        return r < 0 ? r : finish(m, ret_model, ret_why);
+}
+
 int warm_model_open_bytes(const void *bytes, uint64_t n_bytes, const char *path,
                           const struct warm_model_options *options, struct warm_model **ret_model,
                           char **ret_why) {
+        struct warm_model *m;
         struct warm_gguf *gguf;
         char *why = NULL;
         int r = warm_gguf_open_bytes(bytes, n_bytes, &gguf, &why);
 
         if (r == 0)
-                r = model_new(path, options, gguf, ret_model, &why);
+                r = model_new(path, options, gguf, &m, &why);
         name_file(path, why, ret_why);
-        return r;
+        return r < 0 ? r : finish(m, ret_model, ret_why);
 }
 
 static void forget_data(struct warm_tensor *tensor, void *data) {
@@ -204,6 +243,7 @@ static void forget_data(struct warm_tensor *tensor, void *data) {
 }
 
 void warm_model_drop_file(struct warm_model *m) {
+        assert(!m->unfinished);
         warm_arch_each_tensor(&m->plan, forget_data, NULL);
         m->gguf = warm_gguf_free(m->gguf);
 }

@@ -59,6 +59,7 @@ struct warm_model {
                 [WARM_FINGERPRINT_BYTES]; /* of tensors, plan and tokenizer: warm_gguf_load() */
         struct warm_memo
                 *memo; /* the loop's, owned here; NULL: none (SentencePiece, models made by hand) */
+        bool unfinished;        /* warm_model_finish() has something to do */
         struct warm_gguf *gguf; /* NULL once dropped */
 };
 
@@ -72,7 +73,22 @@ struct warm_model {
 int warm_model_open(const char *path, const struct warm_model_options *options,
                     struct warm_model **ret_model, char **ret_why);
 
-/* The same for bytes in memory, borrowed until the file is dropped; `path` only names them. */
+/*
+ * The same, but the file's tensors are still being read and hashed when it returns, by threads of the model's own: time
+ * to start a device. Until warm_model_finish() there is no content_hash, and where warm_model_has_data() says no, the
+ * plan's tensors point at nothing yet. Return: as warm_model_open(), but for what reading the tensors would tell.
+ */
+int warm_model_begin(const char *path, const struct warm_model_options *options,
+                     struct warm_model **ret_model, char **ret_why);
+bool warm_model_has_data(const struct warm_model *m);
+
+/*
+ * Wait for what begin() left open, or do it. Sentences do not name the file. Return: 0, of a finished model at once;
+ * as warm_model_open().
+ */
+int warm_model_finish(struct warm_model *m, char **ret_why);
+
+/* As warm_model_open() for bytes in memory, borrowed until the file is dropped; `path` only names them. */
 int warm_model_open_bytes(const void *bytes, uint64_t n_bytes, const char *path,
                           const struct warm_model_options *options, struct warm_model **ret_model,
                           char **ret_why);

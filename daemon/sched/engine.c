@@ -126,7 +126,11 @@ int warm_engine_add_model(struct warm_engine *e, struct warm_model *model,
         m->n_context = model->plan.n_context;
         if (e->config.n_context_max > 0 && e->config.n_context_max < m->n_context)
                 m->n_context = e->config.n_context_max;
-        error = warm_backend_load(e->backend, &model->plan, &m->weights, ret_why);
+        error = warm_model_has_data(model) ? 0 : warm_model_finish(model, ret_why);
+        if (error == 0)
+                error = warm_backend_load(e->backend, &model->plan, &m->weights, ret_why);
+        if (error == 0) /* after the load: it is its hash that takes long */
+                error = warm_model_finish(model, ret_why);
         if (error == 0)
                 error = warm_kvpool_init(&m->pool, e->backend, m->weights, &model->plan,
                                          e->config.kv_type,

@@ -177,8 +177,10 @@ struct warm_engine;
 int warm_engine_new(const struct warm_engine_config *config, struct warm_engine **ret_engine);
 
 /*
- * Load a model's weights, reserve its KV memory, drop its file. The engine owns the model from then on.
- * Return: 0 and *ret_model_index; -ENOMEM, WARM_BACKEND_E_MEMORY, -EOPNOTSUPP, -EINVAL with *ret_why; -ENOSPC:
+ * Load a model's weights, finish it (warm_model_finish()), reserve its KV memory, drop its file. The engine owns the
+ * model from then on.
+ * Return: 0 and *ret_model_index; -ENOMEM, WARM_BACKEND_E_MEMORY, -EOPNOTSUPP, -EINVAL with *ret_why; what
+ * warm_model_finish() returned, with *ret_why; -ENOSPC:
  * WARM_ENGINE_MODELS_MAX reached; -EINVAL without: kv_bytes_max holds not one block. Then it is still the caller's.
  */
 int warm_engine_add_model(struct warm_engine *e, struct warm_model *model,

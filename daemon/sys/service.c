@@ -58,11 +58,12 @@ static int failed(enum warm_event_id id, const char *what, char *why, int r) {
         return r < 0 ? r : -EIO;
 }
 
+/* Its tensors are not there yet. Return: 0; -errno, told. */
 static int open_model(const struct warm_config_model *m, struct warm_model **ret_model) {
         const struct warm_model_options options = warm_config_model_options(m);
         const char *path = m->path ? m->path : DEFAULT_MODEL;
         char *why = NULL;
-        int r = warm_model_open(path, &options, ret_model, &why);
+        int r = warm_model_begin(path, &options, ret_model, &why);
 
         if (r < 0) {
                 const char *const fields[] = { "WARM_MODEL_PATH", path, NULL };
@@ -402,6 +403,14 @@ out:
         return exit_status;
 }
 
+/* Return: 0; -errno, told. */
+static int finish_model(struct warm_model *m) {
+        char *why = NULL;
+        int r = warm_model_finish(m, &why);
+
+        return r < 0 ? failed(WARM_JOURNAL_MODEL_REFUSED, m->path, why, r) : 0;
+}
+
 int warm_service_check(const struct warm_config *config) {
         static const struct warm_config_model shipped = {};
         size_t n = config->n_models, n_bad = 0;
@@ -410,7 +419,8 @@ int warm_service_check(const struct warm_config *config) {
         for (size_t i = 0; i < (n ? n : 1); i++) {
                 struct warm_model *m = NULL;
 
-                if (open_model(n ? &config->models[i] : &shipped, &m) < 0) {
+                if (open_model(n ? &config->models[i] : &shipped, &m) < 0 || finish_model(m) < 0) {
+                        warm_model_free(m);
                         n_bad++;
                         continue;
                 }

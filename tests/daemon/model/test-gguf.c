@@ -513,8 +513,8 @@ static void the_hash_is_of_what_changes_results(void **state) {
         assert_memory_not_equal(hash, base, 16);
 }
 
-/* A tiny model in a file of its own; the path's last six bytes are replaced. */
-static void write_model_file(char *path, size_t *ret_n) {
+/* A tiny model and a tensor of n_mib in a file of its own; the path's last six bytes are replaced. */
+static void write_model_file(char *path, uint64_t n_mib, size_t *ret_n) {
         struct gguf_tiny tiny = { .architecture = "qwen2" };
         struct gguf_writer w = { 0 };
         uint8_t *bytes;
@@ -524,10 +524,21 @@ static void write_model_file(char *path, size_t *ret_n) {
         close(fd);
         unlink(path);
         gguf_write_tiny(&w, &tiny);
-        gguf_write_tensor(&w, "big", GGML_F32, 1024, 1024); /* several reads */
+        gguf_write_tensor(&w, "big", GGML_F32, 1024, n_mib * 256);
         bytes = gguf_write_end(&w, ret_n);
         assert_int_equal(gguf_write_file(path, bytes, *ret_n), 0);
         free(bytes);
+}
+
+static uint8_t *read_file(const char *path, size_t n) {
+        uint8_t *bytes = malloc(n);
+        FILE *f = fopen(path, "r");
+
+        assert_non_null(bytes);
+        assert_non_null(f);
+        assert_int_equal(fread(bytes, 1, n, f), n);
+        fclose(f);
+        return bytes;
 }
 
 static void a_file_reads_the_same_mapped_or_not(void **state) {
@@ -536,7 +547,7 @@ static void a_file_reads_the_same_mapped_or_not(void **state) {
         size_t n;
 
         (void) state;
-        write_model_file(path, &n);
+        write_model_file(path, 4, &n); /* several reads */
         for (int i = 0; i < 2; i++) {
                 struct warm_gguf *g = NULL;
 
@@ -560,13 +571,80 @@ static void a_file_that_shrinks_while_read_is_refused(void **state) {
         size_t n;
 
         (void) state;
-        write_model_file(path, &n);
+        write_model_file(path, 4, &n); /* several reads */
         assert_int_equal(chmod(path, 0666), 0);
         assert_int_equal(warm_gguf_open(path, &g, NULL), 0);
         assert_int_equal(truncate(path, (off_t) n - 4096), 0);
         assert_int_equal(warm_gguf_load(g, hash, &why), -EBADMSG);
         assert_non_null(strstr(why, "shorter"));
         free(why);
+        warm_gguf_free(g);
+        unlink(path);
+}
+
+/* Mapped or read, by threads that were begun, are not needed, or were never wanted. */
+static void a_large_file_reads_the_same_by_threads(void **state) {
+        char path[] = "/tmp/warm-test-gguf-XXXXXX";
+        uint8_t hashes[5][16];
+        size_t n;
+
+        (void) state;
+        write_model_file(path, 70, &n);
+        for (int i = 0; i < 5; i++) {
+                struct warm_gguf *g = NULL;
+                uint8_t *bytes = NULL;
+
+                assert_int_equal(chmod(path, i < 2 ? 0644 : 0666), 0);
+                if (i < 4)
+                        assert_int_equal(warm_gguf_open(path, &g, NULL), 0);
+                else {
+                        bytes = read_file(path, n);
+                        assert_int_equal(warm_gguf_open_bytes(bytes, n, &g, NULL), 0);
+                }
+                if (i % 2)
+                        assert_int_equal(warm_gguf_load_begin(g), 0);
+                assert_int_equal(warm_gguf_load(g, hashes[i], NULL), 0);
+                assert_memory_equal(hashes[i], hashes[0], 16);
+                warm_gguf_free(g);
+                free(bytes);
+        }
+        unlink(path);
+}
+
+static void a_load_that_was_begun_can_be_given_up(void **state) {
+        char path[] = "/tmp/warm-test-gguf-XXXXXX";
+        size_t n;
+
+        (void) state;
+        write_model_file(path, 70, &n);
+        for (int i = 0; i < 2; i++) {
+                struct warm_gguf *g = NULL;
+
+                assert_int_equal(chmod(path, i == 0 ? 0644 : 0666), 0);
+                assert_int_equal(warm_gguf_open(path, &g, NULL), 0);
+                assert_int_equal(warm_gguf_load_begin(g), 0);
+                warm_gguf_free(g);
+        }
+        unlink(path);
+}
+
+static void a_large_file_that_shrinks_is_refused_once(void **state) {
+        char path[] = "/tmp/warm-test-gguf-XXXXXX";
+        struct warm_gguf *g = NULL;
+        uint8_t hash[16];
+        char *why = NULL;
+        size_t n;
+
+        (void) state;
+        write_model_file(path, 70, &n);
+        assert_int_equal(chmod(path, 0666), 0);
+        assert_int_equal(warm_gguf_open(path, &g, NULL), 0);
+        assert_int_equal(truncate(path, 3 << 20), 0);
+        assert_int_equal(warm_gguf_load_begin(g), 0);
+        assert_int_equal(warm_gguf_load(g, hash, &why), -EBADMSG);
+        assert_non_null(strstr(why, "shorter"));
+        free(why);
+        assert_int_equal(warm_gguf_load(g, hash, NULL), -EBADMSG); /* it is read anew */
         warm_gguf_free(g);
         unlink(path);
 }
@@ -645,6 +723,9 @@ int main(void) {
                 cmocka_unit_test(the_hash_is_of_what_changes_results),
                 cmocka_unit_test(a_file_reads_the_same_mapped_or_not),
                 cmocka_unit_test(a_file_that_shrinks_while_read_is_refused),
+                cmocka_unit_test(a_large_file_reads_the_same_by_threads),
+                cmocka_unit_test(a_load_that_was_begun_can_be_given_up),
+                cmocka_unit_test(a_large_file_that_shrinks_is_refused_once),
                 cmocka_unit_test(only_what_root_alone_may_write_is_mapped),
                 cmocka_unit_test(what_is_no_file_of_ours_is_refused),
                 cmocka_unit_test(sentences_show_no_control_characters),

@@ -255,6 +255,48 @@ static void tokenizer_tables_that_contradict_each_other_are_refused(void **state
         tokenizer_refused("", write_flag, -EBADMSG, "add_bos_token is u32");
 }
 
+static void a_model_is_begun_and_finished(void **state) {
+        const struct gguf_tiny tiny = { .architecture = "qwen2" };
+        char path[] = "/tmp/warm-test-model-XXXXXX";
+        struct warm_model *begun = NULL, *whole = NULL;
+        struct gguf_writer w = { 0 };
+        uint8_t *bytes;
+        char *why = NULL;
+        size_t n;
+        int fd = mkstemp(path);
+
+        (void) state;
+        assert_true(fd >= 0);
+        close(fd);
+        unlink(path);
+        gguf_write_tiny(&w, &tiny);
+        bytes = gguf_write_end(&w, &n);
+        assert_int_equal(gguf_write_file(path, bytes, n), 0);
+        assert_int_equal(chmod(path, 0666), 0); /* it will not be mapped */
+        assert_int_equal(warm_model_open(path, NULL, &whole, NULL), 0);
+        assert_true(warm_model_has_data(whole));
+        assert_int_equal(warm_model_begin(path, NULL, &begun, NULL), 0);
+        assert_string_equal(begun->architecture, "qwen2");
+        assert_false(warm_model_has_data(begun));
+        assert_int_equal(warm_model_finish(begun, NULL), 0);
+        assert_true(warm_model_has_data(begun));
+        assert_int_equal(warm_model_finish(begun, NULL), 0);
+        assert_memory_equal(begun->content_hash, whole->content_hash, WARM_FINGERPRINT_BYTES);
+        assert_memory_equal(begun->plan.embedding.data, whole->plan.embedding.data,
+                            begun->plan.embedding.bytes);
+        warm_model_free(begun);
+        warm_model_free(whole);
+
+        assert_int_equal(warm_model_begin(path, NULL, &begun, NULL), 0);
+        warm_model_free(begun);
+        assert_int_equal(truncate(path, (off_t) n / 2), 0);
+        assert_int_equal(warm_model_begin(path, NULL, &begun, &why), -EBADMSG);
+        assert_non_null(strstr(why, path));
+        free(why);
+        free(bytes);
+        unlink(path);
+}
+
 static struct warm_model *open_shipped(const char *file) {
         const char *root = getenv("WARM_SOURCE_ROOT");
         struct warm_model *m = NULL;
@@ -271,6 +313,11 @@ static struct warm_model *open_shipped(const char *file) {
 }
 
 static void the_shipped_models_open(void **state) {
+        /* What outlives a daemon is found again by it: a change of this is a change of the hash. */
+        static const uint8_t expected[WARM_FINGERPRINT_BYTES] = {
+                0x24, 0x20, 0xb7, 0x65, 0x45, 0xb9, 0xc8, 0x98,
+                0x6a, 0xf6, 0x3c, 0xc8, 0x6a, 0xef, 0xb1, 0x14,
+        };
         struct warm_model *m = open_shipped("warm-nano-q8_0.gguf");
         uint8_t hash[WARM_FINGERPRINT_BYTES];
 
@@ -285,6 +332,7 @@ static void the_shipped_models_open(void **state) {
         assert_int_equal(m->format.pre, 16378);
         assert_int_equal(m->format.bos, -1);
         assert_true(warm_model_is_end(m, 16377));
+        assert_memory_equal(m->content_hash, expected, sizeof expected);
         memcpy(hash, m->content_hash, sizeof hash);
         warm_model_free(m);
 
@@ -354,6 +402,7 @@ int main(void) {
                 cmocka_unit_test(dropping_the_file_forgets_its_bytes),
                 cmocka_unit_test(refusals_name_the_file),
                 cmocka_unit_test(tokenizer_tables_that_contradict_each_other_are_refused),
+                cmocka_unit_test(a_model_is_begun_and_finished),
                 cmocka_unit_test(the_shipped_models_open),
                 cmocka_unit_test(a_q4_k_m_made_by_llama_quantize_opens),
                 cmocka_unit_test(smollm2_opens_and_has_no_order),

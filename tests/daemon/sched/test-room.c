@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Memory: chunks that come and go, waiting for room, refusals, and a backend that fails. */
+#include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "cache/internal.h"
@@ -280,6 +283,40 @@ static void all_memory_can_be_taken_before_the_start(void **state) {
         }
 }
 
+/* A copy of a shipped model that anybody may write, and shorten while it is loaded. */
+static void a_model_whose_file_shrinks_is_still_the_callers(void **state) {
+        const char *root = getenv("WARM_SOURCE_ROOT");
+        char path[] = "/tmp/warm-test-room-XXXXXX", command[4096 + 64], *why = NULL;
+        struct fake_backend *fake = fake_backend_new();
+        struct warm_engine_config config = { .backend = &fake->base, .kv_type = WARM_TYPE_F16 };
+        struct warm_model *model = NULL;
+        struct warm_engine *engine;
+        int fd = mkstemp(path);
+        uint32_t index;
+
+        (void) state;
+        if (!root)
+                skip();
+        assert_true(fd >= 0);
+        close(fd);
+        (void) snprintf(command, sizeof command, "cp '%s/models/warm-nano-draft-q8_0.gguf' %s",
+                        root, path);
+        assert_int_equal(system(command), 0);
+        assert_int_equal(chmod(path, 0666), 0);
+        assert_int_equal(warm_model_begin(path, NULL, &model, NULL), 0);
+        assert_int_equal(truncate(path, 2 << 20), 0);
+        assert_int_equal(warm_engine_new(&config, &engine), 0);
+        assert_int_equal(warm_engine_add_model(engine, model, &index, &why), -EBADMSG);
+        assert_non_null(strstr(why, "shorter"));
+        assert_null(strstr(why, path)); /* who asked puts it before */
+        assert_int_equal(warm_engine_n_models(engine), 0);
+        warm_model_free(model);
+        assert_int_equal(warm_engine_add_model(engine, fake_model_new("a", 512), &index, NULL), 0);
+        warm_engine_free(engine);
+        free(why);
+        unlink(path);
+}
+
 static void a_lost_backend_fails_everything_and_says_so_once(void **state) {
         (void) state;
         for (uint32_t n = 1; n <= 12; n++)
@@ -400,6 +437,7 @@ int main(void) {
                 cmocka_unit_test(a_device_without_memory_is_a_full_cache),
                 cmocka_unit_test(one_model_takes_the_memory_that_another_only_caches_in),
                 cmocka_unit_test(all_memory_can_be_taken_before_the_start),
+                cmocka_unit_test(a_model_whose_file_shrinks_is_still_the_callers),
                 cmocka_unit_test(a_lost_backend_fails_everything_and_says_so_once),
                 cmocka_unit_test(a_step_that_hangs_is_lost_after_its_limit),
                 cmocka_unit_test(a_step_that_takes_long_but_ends_is_not_lost),
