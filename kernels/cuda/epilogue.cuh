@@ -62,6 +62,56 @@ static __device__ __forceinline__ float warm_row_scale(const float *d_squares, u
         return warm_scale_of_lanes(sum, dim, epsilon);
 }
 
+/*
+ * The same sum in eight parts, so that several warps can have one each, for ROWS rows that lie side by side: part i is
+ * of what lanes i, i + 8, i + 16 and i + 24 have there.
+ *
+ * @param from the first row's, aligned to ROWS floats; so is ld
+ */
+#define WARM_SQUARES_PARTS 8U
+
+template <int ROWS>
+static __device__ __forceinline__ void warm_squares_part(const float *from, uint32_t n_tiles,
+                                                         uint32_t ld, uint32_t part,
+                                                         float *ret_sums) {
+        float sum[4][ROWS] = {};
+
+#pragma unroll 4 /* reads under way together */
+        for (uint32_t i = 0; i < n_tiles; i += 32)
+#pragma unroll
+                for (uint32_t j = 0; j < 4; j++) {
+                        uint32_t tile = i + j * WARM_SQUARES_PARTS + part;
+                        const float *at = from + (uint64_t) tile * ld;
+                        float4 v = {};
+
+                        if (tile < n_tiles && ROWS == 4)
+                                v = __ldcg((const float4 *) at);
+                        else if (tile < n_tiles && ROWS == 2)
+                                *(float2 *) &v = __ldcg((const float2 *) at);
+                        else if (tile < n_tiles)
+                                v.x = __ldcg(at);
+#pragma unroll
+                        for (int r = 0; r < ROWS; r++) /* 0 changes no sum of squares */
+                                sum[j][r] = __fadd_rn(sum[j][r], (&v.x)[r]);
+                }
+#pragma unroll
+        for (int r = 0; r < ROWS; r++)
+                ret_sums[r] =
+                        __fadd_rn(__fadd_rn(sum[0][r], sum[2][r]), __fadd_rn(sum[1][r], sum[3][r]));
+}
+
+/* What scales a row. @param parts its first; [WARM_SQUARES_PARTS][ld] */
+static __device__ __forceinline__ float warm_scale_of_parts(const float *parts, uint32_t ld,
+                                                            uint32_t dim, float epsilon) {
+        float four[4];
+
+#pragma unroll
+        for (uint32_t i = 0; i < 4; i++)
+                four[i] = __fadd_rn(parts[i * ld], parts[(i + 4) * ld]);
+        return warm_scale_of(__fadd_rn(__fadd_rn(four[0], four[2]), __fadd_rn(four[1], four[3])),
+                             dim, epsilon);
+}
+
 /* y of the four values. @param bias0, bias1 of rows g, g + 8 @param scale0, scale1 of tokens 2t, 2t + 1, or 1 */
 static __device__ __forceinline__ void warm_finish_with(const struct warm_cuda_product &p,
                                                         float bias0, float bias1, float scale0,

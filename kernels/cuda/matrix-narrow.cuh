@@ -277,41 +277,76 @@ static __device__ __forceinline__ void hold_constants(const struct warm_cuda_pro
 }
 
 /* @param turn of the warp among those of its tile */
-template <int N8, bool wide>
+template <int N8>
 static __device__ __forceinline__ void hold_inputs(const struct warm_cuda_product &p,
                                                    const struct stream &s, uint32_t tile,
                                                    uint32_t turn, bool working, struct held &h) {
-        uint32_t row = s.first + threadIdx.x / 32;
-
         if (p.epilogue == WARM_CUDA_RESIDUAL && working && turn < N8)
                 warm_get_x(p, tile, s.lane / 4, s.first + turn * 8 + s.lane % 4 * 2, s.n, h.x);
-        if (!wide && p.d_squares && threadIdx.x / 32 < N8 * 8 && row < s.n)
-#pragma unroll
-                for (uint32_t i = 0; i < SQUARES_MAX; i++)
-                        h.squares[i] = i * 32 + s.lane < p.n_tiles
-                                               ? __ldcg(&p.d_squares[(uint64_t) (i * 32 + s.lane) *
-                                                                             p.squares_ld +
-                                                                     row])
-                                               : 0;
 }
 
-/* The norm's scale of each row, by all warps. @param scales [N8 * 8] */
+/*
+ * The norm's scales need sums of squares. Of few rows a warp has a row: it reads the squares before its product, and
+ * adds them after it. Of more each row's sum is made in parts, by 16 lanes a part that have all rows side by side, while
+ * the first activations are on their way; a warp a row was 8 us of a product of 32 rows (1.5B's q, k and v, H200: 14.1
+ * us, 5.4 of them the product).
+ *
+ * @param parts [WARM_SQUARES_PARTS][N8 * 8]
+ */
 template <int N8>
-static __device__ __forceinline__ void row_scales(const struct warm_cuda_product &p,
-                                                  const struct stream &s, const struct held &h,
+static __device__ __forceinline__ void read_squares(const struct warm_cuda_product &p, uint32_t n,
+                                                    float *parts, struct held &h) {
+        uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+
+        if constexpr (N8 == 1) {
+                if (warp < n)
+#pragma unroll
+                        for (uint32_t i = 0; i < SQUARES_MAX; i++)
+                                h.squares[i] =
+                                        i * 32 + lane < p.n_tiles
+                                                ? __ldcg(&p.d_squares[(uint64_t) (i * 32 + lane) *
+                                                                              p.squares_ld +
+                                                                      warp])
+                                                : 0;
+        } else {
+                constexpr uint32_t rows = N8 / 2; /* of a lane */
+                uint32_t row = lane % 16 * rows;
+
+                for (uint32_t part = threadIdx.x / 16; part < WARM_SQUARES_PARTS;
+                     part += blockDim.x / 16)
+                        if (row < n)
+                                warm_squares_part<rows>(p.d_squares + row, p.n_tiles, p.squares_ld,
+                                                        part, parts + part * (N8 * 8) + row);
+        }
+}
+
+/* Shared memory for scales, and for the parts behind them. */
+template <int N8> static constexpr __host__ __device__ uint32_t scales_bytes() {
+        return (N8 == 1 ? 1 : 1 + WARM_SQUARES_PARTS) * (N8 * 8) * (uint32_t) sizeof(float);
+}
+
+/* The scales of rows, by all warps; of more than 8 rows when all parts are there. @param scales [N8 * 8] */
+template <int N8>
+static __device__ __forceinline__ void row_scales(const struct warm_cuda_product &p, uint32_t n,
+                                                  const float *parts, const struct held &h,
                                                   float *scales) {
-        uint32_t n_warps = blockDim.x / 32;
+        if constexpr (N8 > 1) {
+                for (uint32_t row = threadIdx.x; row < N8 * 8; row += blockDim.x)
+                        scales[row] = warm_scale_of_parts(parts + row, N8 * 8, p.dim, p.epsilon);
+        } else {
+                uint32_t n_warps = blockDim.x / 32;
 
-        for (uint32_t i = threadIdx.x / 32; i < N8 * 8 && s.first + i < s.n; i += n_warps) {
-                float scale;
+                for (uint32_t i = threadIdx.x / 32; i < n; i += n_warps) {
+                        float scale;
 
-                if (i < n_warps && p.n_tiles <= SQUARES_MAX * 32)
-                        scale = warm_row_scale_of(h.squares, SQUARES_MAX, p.dim, p.epsilon);
-                else
-                        scale = warm_row_scale(p.d_squares, p.n_tiles, p.squares_ld, s.first + i,
-                                               p.dim, p.epsilon);
-                if (s.lane == 0)
-                        scales[i] = scale;
+                        if (i < n_warps && p.n_tiles <= SQUARES_MAX * 32)
+                                scale = warm_row_scale_of(h.squares, SQUARES_MAX, p.dim, p.epsilon);
+                        else
+                                scale = warm_row_scale(p.d_squares, p.n_tiles, p.squares_ld, i,
+                                                       p.dim, p.epsilon);
+                        if (threadIdx.x % 32 == 0)
+                                scales[i] = scale;
+                }
         }
 }
 
@@ -385,7 +420,8 @@ finish(const struct warm_cuda_product &p, const struct stream &s, uint32_t tile,
  * there are fewer, each takes segments one after the other, and the block has one tile.
  *
  * Shared memory: [n_segments - warps][N8][32] float4, the sums of all but the last turn's segments; a ring for each
- * warp, later the last turn's sums in their place, so that a tile's sums lie side by side; row scales [N8 * 8].
+ * warp, later the last turn's sums in their place, so that a tile's sums lie side by side; row scales [N8 * 8], and,
+ * of more than 8 rows, what they are made of [WARM_SQUARES_PARTS][N8 * 8].
  *
  * @param block of the product's own @param warps of a tile: divides n_segments @param scales_at byte offset
  */
@@ -401,7 +437,7 @@ static __device__ __forceinline__ void multiply_tiles(const struct warm_cuda_pro
         const uint8_t *ring_at =
                 shared + (n_segments - warps) * N8 * 512 + warp * (R::stages * R::stage_bytes);
         bool working = tile * 16 < p.matrix.n_rows;
-        float *scales = (float *) (shared + scales_at);
+        float *scales = (float *) (shared + scales_at), *squares = scales + N8 * 8;
         struct stream s;
         struct held h;
         float c[N8][4];
@@ -423,8 +459,11 @@ static __device__ __forceinline__ void multiply_tiles(const struct warm_cuda_pro
                 for (int j = 0; j < N8; j++)
                         c[j][0] = c[j][1] = c[j][2] = c[j][3] = 0;
                 fetch_activations<F, N8, wide, deep>(p.in, s);
-                if (segment < warps)
-                        hold_inputs<N8, wide>(p, s, tile, segment, working, h);
+                if (segment < warps) {
+                        hold_inputs<N8>(p, s, tile, segment, working, h);
+                        if (!wide && p.d_squares)
+                                read_squares<N8>(p, s.n, squares, h);
+                }
                 multiply_segment<F, N8, wide, deep>(ring_at, s, c);
                 if (segment + warps >= n_segments)
                         break;
@@ -433,12 +472,12 @@ static __device__ __forceinline__ void multiply_tiles(const struct warm_cuda_pro
                 segment_begin(p.matrix, segment, working, s);
                 fetch_weights<F, N8, deep>(p.matrix, tile, s);
         }
+        if (n_segments > 1 || (N8 > 1 && !wide && p.d_squares))
+                __syncthreads(); /* the rings have been read, parts of squares are there */
         if (!wide && p.d_squares)
-                row_scales<N8>(p, s, h, scales);
-        if (n_segments > 1) {
-                __syncthreads(); /* the rings have been read */
+                row_scales<N8>(p, s.n, squares, h, scales);
+        if (n_segments > 1)
                 leave<N8>(parts + segment * N8 * 32, s.lane, c);
-        }
         __syncthreads();
         if (working)
                 finish<N8, wide>(p, s, tile, warp % warps, warps, parts, scales, c, h);
@@ -484,7 +523,7 @@ static struct cut cut_into(uint32_t tiles, uint32_t warps, uint32_t n_segments) 
 
         c.scales_at = (n_segments - warps) * N8 * 512 +
                       tiles * warps * ring<F, N8, deep>::stages * ring<F, N8, deep>::stage_bytes;
-        c.bytes = c.scales_at + N8 * 8 * (uint32_t) sizeof(float);
+        c.bytes = c.scales_at + scales_bytes<N8>();
         return c;
 }
 
@@ -526,7 +565,8 @@ template <int F, int N8, bool deep> static constexpr bool ring_fits() {
         using R = ring<F, N8, deep>;
 
         return R::stages * R::stage_bytes >= N8 * 512 &&
-               R::stages * R::stage_bytes + 7 * N8 * 512 + N8 * 32 <= WARM_CUDA_SHARED_LEAST;
+               R::stages * R::stage_bytes + 7 * N8 * 512 + scales_bytes<N8>() <=
+                       WARM_CUDA_SHARED_LEAST;
 }
 
 #define HALF_SHARED                                                                                \

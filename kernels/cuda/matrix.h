@@ -121,7 +121,8 @@ struct warm_cuda_product {
 
         /*
          * RMS norm of the input, applied to the product: activations are x * norm weight, and 1 / sqrt(mean of x^2 +
-         * epsilon) scales the sum. narrow: d_squares [n_tiles][squares_ld] sums of 16 squares; wide: d_row_scales.
+         * epsilon) scales the sum. narrow: d_squares [n_tiles][squares_ld] sums of 16 squares, squares_ld a multiple of
+         * 4 and at least n8 * 8; wide: d_row_scales.
          */
         const float *d_squares;
         const float *d_row_scales;

@@ -143,47 +143,27 @@ int warm_cuda_embed_rows(const struct warm_cuda_embed *e, cudaStream_t stream) {
                            *e);
 }
 
-/*
- * The sum that warm_row_scale() makes, of 32 rows side by side: warp w has what lanes w, w + 8, w + 16 and w + 24 have
- * there, so that a warp reads neighbours.
- */
+/* Of 32 rows: a warp has a part of all of them, and reads neighbours. */
 static __global__ void row_scales(const float *squares, uint32_t ld, uint32_t dim, float epsilon,
                                   const uint32_t *n_rows, float *to) {
-        uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32, row = blockIdx.x * 32 + lane,
-                 n_tiles = (dim + 15) / 16;
-        __shared__ float sums[8][32];
-        float sum[4] = {};
+        uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32, row = blockIdx.x * 32 + lane;
+        __shared__ float parts[WARM_SQUARES_PARTS][32];
 
         warm_let_next_start();
         warm_wait_for_before();
         if (row < *(const volatile uint32_t *) n_rows)
-#pragma unroll 4 /* reads under way together */
-                for (uint32_t i = 0; i < n_tiles; i += 32)
-#pragma unroll
-                        for (uint32_t j = 0; j < 4; j++)
-                                if (i + j * 8 + warp < n_tiles)
-                                        sum[j] = __fadd_rn(
-                                                sum[j],
-                                                __ldcg(&squares[(uint64_t) (i + j * 8 + warp) * ld +
-                                                                row]));
-        sums[warp][lane] = __fadd_rn(__fadd_rn(sum[0], sum[2]), __fadd_rn(sum[1], sum[3]));
+                warm_squares_part<1>(squares + row, (dim + 15) / 16, ld, warp, &parts[warp][lane]);
         __syncthreads();
-        if (warp == 0 && row < *(const volatile uint32_t *) n_rows) {
-                float four[4];
-
-                for (uint32_t w = 0; w < 4; w++)
-                        four[w] = __fadd_rn(sums[w][lane], sums[w + 4][lane]);
-                __stcg(&to[row], warm_scale_of(__fadd_rn(__fadd_rn(four[0], four[2]),
-                                                         __fadd_rn(four[1], four[3])),
-                                               dim, epsilon));
-        }
+        if (warp == 0 && row < *(const volatile uint32_t *) n_rows)
+                __stcg(&to[row], warm_scale_of_parts(&parts[0][lane], 32, dim, epsilon));
 }
 
 int warm_cuda_row_scales(const float *d_squares, uint32_t squares_ld, uint32_t dim, float epsilon,
                          const uint32_t *d_n_rows, uint32_t n_rows_max, float *d_scales,
                          bool overlap, cudaStream_t stream) {
-        return warm_launch(row_scales, dim3((n_rows_max + 31) / 32), dim3(256), 0, stream, overlap,
-                           d_squares, squares_ld, dim, epsilon, d_n_rows, d_scales);
+        return warm_launch(row_scales, dim3((n_rows_max + 31) / 32), dim3(WARM_SQUARES_PARTS * 32),
+                           0, stream, overlap, d_squares, squares_ld, dim, epsilon, d_n_rows,
+                           d_scales);
 }
 
 static __global__ void gather(struct warm_cuda_acts in, const float *squares, uint32_t ld,
