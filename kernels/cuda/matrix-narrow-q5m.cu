@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "matrix-narrow.cuh"
+#include "matrix-together.cuh"
 
 WARM_CUDA_API int warm_narrow_q5m(const struct warm_cuda_product *p, uint32_t n_sms,
                                   cudaStream_t stream) {

@@ -34,6 +34,10 @@ template <int F, int N8, bool deep> struct ring {
                                                                 : 3;
 };
 
+static __host__ __device__ __forceinline__ uint32_t smaller(uint32_t a, uint32_t b) {
+        return a < b ? a : b;
+}
+
 /* Predicates, not branches: a warp's copies follow each other. */
 static __device__ __forceinline__ void copy16(uint32_t to, const void *from, bool wanted) {
         asm volatile("{ .reg .pred p; setp.ne.u32 p, %2, 0; "
@@ -131,21 +135,23 @@ static __device__ __forceinline__ uint4 load_b(const uint8_t *unit, int two, int
                           *(const uint32_t *) (at + 2048), *(const uint32_t *) (at + 3072));
 }
 
-/* Multiply units that have arrived; their sums are one chain. */
+/*
+ * Multiply units that have arrived; their sums are one chain.
+ *
+ * @param a units, a_step bytes apart @param b their activations, one after the other
+ */
 template <int F, int N8, bool wide, int UNITS>
-static __device__ __forceinline__ void multiply_units(const uint8_t *stage, uint32_t lane,
-                                                      float (*c)[4]) {
-        constexpr uint32_t unit_bytes = warm_unit_bytes(F);
-        const uint8_t *b_stage = stage + ring<F, N8, false>::units * unit_bytes;
+static __device__ __forceinline__ void
+multiply_units(const uint8_t *a, uint32_t a_step, const uint8_t *b, uint32_t lane, float (*c)[4]) {
         warm_unit<F> u[UNITS];
-        uint32_t a[2][4];
-        uint4 b[N8];
+        uint32_t fragment[2][4];
+        uint4 two[N8];
 
 #pragma unroll
         for (int i = 0; i < UNITS; i++)
-                warm_unit_load<F, true>(stage + i * unit_bytes, lane, u[i]);
+                warm_unit_load<F, true>(a + i * a_step, lane, u[i]);
         /* A step's fragment is made while the one before it is multiplied. */
-        warm_unit_fragment<F>(u[0], 0, a[0]);
+        warm_unit_fragment<F>(u[0], 0, fragment[0]);
 #pragma unroll
         for (int step = 0; step < 4 * UNITS; step++) {
                 bool second = step % 2;
@@ -153,15 +159,26 @@ static __device__ __forceinline__ void multiply_units(const uint8_t *stage, uint
                 if (!second)
 #pragma unroll
                         for (int j = 0; j < N8; j++)
-                                b[j] = load_b<N8, wide>(b_stage + step / 4 * N8 * B_TILE_BYTES,
-                                                        step / 2 % 2, j, lane);
+                                two[j] = load_b<N8, wide>(b + step / 4 * N8 * B_TILE_BYTES,
+                                                          step / 2 % 2, j, lane);
                 if (step + 1 < 4 * UNITS)
-                        warm_unit_fragment<F>(u[(step + 1) / 4], (step + 1) % 4, a[(step + 1) % 2]);
+                        warm_unit_fragment<F>(u[(step + 1) / 4], (step + 1) % 4,
+                                              fragment[(step + 1) % 2]);
 #pragma unroll
                 for (int j = 0; j < N8; j++)
-                        warm_mma(c[j], a[step % 2], second ? b[j].z : b[j].x,
-                                 second ? b[j].w : b[j].y);
+                        warm_mma(c[j], fragment[step % 2], second ? two[j].z : two[j].x,
+                                 second ? two[j].w : two[j].y);
         }
+}
+
+/* The units of a stage of a warp's ring. */
+template <int F, int N8, bool wide, int UNITS>
+static __device__ __forceinline__ void multiply_stage(const uint8_t *stage, uint32_t lane,
+                                                      float (*c)[4]) {
+        constexpr uint32_t unit_bytes = warm_unit_bytes(F);
+
+        multiply_units<F, N8, wide, UNITS>(stage, unit_bytes,
+                                           stage + ring<F, N8, false>::units * unit_bytes, lane, c);
 }
 
 /* A tile's segment, or no units where the tile is beyond the matrix. */
@@ -235,7 +252,7 @@ static __device__ __forceinline__ void multiply_segment(const uint8_t *ring_at, 
                 int left = (int) (s.end - k) - (int) (R::stages * R::units); /* beyond the ring */
 
                 ring_wait<(int) R::stages - 1>();
-                multiply_units<F, N8, wide, R::units>(ring_at + at, s.lane, c);
+                multiply_stage<F, N8, wide, R::units>(ring_at + at, s.lane, c);
                 __syncwarp(); /* everybody has read */
 #pragma unroll
                 for (int j = 0; j < (int) R::units; j++) {
@@ -252,7 +269,7 @@ static __device__ __forceinline__ void multiply_segment(const uint8_t *ring_at, 
         }
         if (k < s.end) { /* half a stage */
                 ring_wait<(int) R::stages - 1>();
-                multiply_units<F, N8, wide, 1>(ring_at + at, s.lane, c);
+                multiply_stage<F, N8, wide, 1>(ring_at + at, s.lane, c);
                 __syncwarp(); /* before the next segment's first units come */
         }
 }
@@ -291,11 +308,12 @@ static __device__ __forceinline__ void hold_inputs(const struct warm_cuda_produc
  * the first activations are on their way; a warp a row was 8 us of a product of 32 rows (1.5B's q, k and v, H200: 14.1
  * us, 5.4 of them the product).
  *
- * @param parts [WARM_SQUARES_PARTS][N8 * 8]
+ * @param n_warps that call it, the block's first @param parts [WARM_SQUARES_PARTS][N8 * 8]
  */
 template <int N8>
-static __device__ __forceinline__ void read_squares(const struct warm_cuda_product &p, uint32_t n,
-                                                    float *parts, struct held &h) {
+static __device__ __forceinline__ void read_squares(const struct warm_cuda_product &p,
+                                                    uint32_t n_warps, uint32_t n, float *parts,
+                                                    struct held &h) {
         uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
 
         if constexpr (N8 == 1) {
@@ -313,7 +331,7 @@ static __device__ __forceinline__ void read_squares(const struct warm_cuda_produ
                 uint32_t row = lane % 16 * rows;
 
                 for (uint32_t part = threadIdx.x / 16; part < WARM_SQUARES_PARTS;
-                     part += blockDim.x / 16)
+                     part += n_warps * 2)
                         if (row < n)
                                 warm_squares_part<rows>(p.d_squares + row, p.n_tiles, p.squares_ld,
                                                         part, parts + part * (N8 * 8) + row);
@@ -327,15 +345,13 @@ template <int N8> static constexpr __host__ __device__ uint32_t scales_bytes() {
 
 /* The scales of rows, by all warps; of more than 8 rows when all parts are there. @param scales [N8 * 8] */
 template <int N8>
-static __device__ __forceinline__ void row_scales(const struct warm_cuda_product &p, uint32_t n,
-                                                  const float *parts, const struct held &h,
-                                                  float *scales) {
+static __device__ __forceinline__ void row_scales(const struct warm_cuda_product &p,
+                                                  uint32_t n_warps, uint32_t n, const float *parts,
+                                                  const struct held &h, float *scales) {
         if constexpr (N8 > 1) {
-                for (uint32_t row = threadIdx.x; row < N8 * 8; row += blockDim.x)
+                for (uint32_t row = threadIdx.x; row < N8 * 8; row += n_warps * 32)
                         scales[row] = warm_scale_of_parts(parts + row, N8 * 8, p.dim, p.epsilon);
         } else {
-                uint32_t n_warps = blockDim.x / 32;
-
                 for (uint32_t i = threadIdx.x / 32; i < n; i += n_warps) {
                         float scale;
 
@@ -462,7 +478,7 @@ static __device__ __forceinline__ void multiply_tiles(const struct warm_cuda_pro
                 if (segment < warps) {
                         hold_inputs<N8>(p, s, tile, segment, working, h);
                         if (!wide && p.d_squares)
-                                read_squares<N8>(p, s.n, squares, h);
+                                read_squares<N8>(p, blockDim.x / 32, s.n, squares, h);
                 }
                 multiply_segment<F, N8, wide, deep>(ring_at, s, c);
                 if (segment + warps >= n_segments)
@@ -475,7 +491,7 @@ static __device__ __forceinline__ void multiply_tiles(const struct warm_cuda_pro
         if (n_segments > 1 || (N8 > 1 && !wide && p.d_squares))
                 __syncthreads(); /* the rings have been read, parts of squares are there */
         if (!wide && p.d_squares)
-                row_scales<N8>(p, s.n, squares, h, scales);
+                row_scales<N8>(p, blockDim.x / 32, s.n, squares, h, scales);
         if (n_segments > 1)
                 leave<N8>(parts + segment * N8 * 32, s.lane, c);
         __syncthreads();
@@ -503,10 +519,6 @@ static __global__ void __launch_bounds__(WARPS_MAX * 32, N8 <= 2 ? 2 : 1)
         else
                 multiply_tiles<G, N8, false, deep>(q, blockIdx.x - n_blocks, tiles, warps,
                                                    scales_at);
-}
-
-static uint32_t smaller(uint32_t a, uint32_t b) {
-        return a < b ? a : b;
 }
 
 /* How a launch divides its tiles. */
@@ -668,21 +680,6 @@ static int launch_two(const struct warm_cuda_product *p, const struct warm_cuda_
         if (cut_deep<G, N8>(&c, n_tiles, n_segments, n_sms, limit))
                 return launch_cut_two<F, G, N8, true>(p, q, c, stream);
         return launch_cut_two<F, G, N8, false>(p, q, c, stream);
-}
-
-template <int F>
-static int by_rows(const struct warm_cuda_product *p, uint32_t n_sms, cudaStream_t stream) {
-        switch (p->in.n8) {
-        case 1:
-                return launch<F, 1, false>(p, n_sms, stream);
-        case 2:
-                return launch<F, 2, false>(p, n_sms, stream);
-        case 4:
-                return launch<F, 4, false>(p, n_sms, stream);
-        case 8:
-                return launch<F, 8, false>(p, n_sms, stream);
-        }
-        return launch<F, 8, true>(p, smaller(n_sms, 64), stream);
 }
 
 /* Up to 16 rows. */

@@ -15,6 +15,7 @@
  */
 #pragma once
 
+#include "barrier.cuh"
 #include "cluster.cuh"
 #include "epilogue.cuh"
 #include "format.cuh"
@@ -40,41 +41,11 @@ template <int F, int TOKENS> static constexpr __host__ __device__ uint32_t stage
 
 #if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
-static __device__ __forceinline__ uint32_t at_shared(const void *p) {
-        return (uint32_t) __cvta_generic_to_shared(p);
-}
-
-static __device__ __forceinline__ void barrier_init(uint64_t *b, uint32_t n) {
-        asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(at_shared(b)), "r"(n));
-}
-
-static __device__ __forceinline__ void barrier_expect(uint64_t *b, uint32_t bytes) {
-        asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(at_shared(b)),
-                     "r"(bytes)
-                     : "memory");
-}
-
-static __device__ __forceinline__ void barrier_wait(uint64_t *b, uint32_t parity) {
-        asm volatile("{\n.reg .pred p;\nWAIT_%=:\n"
-                     "mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1;\n"
-                     "@p bra DONE_%=;\nbra WAIT_%=;\nDONE_%=:\n}" ::"r"(at_shared(b)),
-                     "r"(parity)
-                     : "memory");
-}
-
 /* Arrive at the same barrier of another block of the cluster. */
 static __device__ __forceinline__ void barrier_arrive_at(uint64_t *b, uint32_t rank) {
         asm volatile("{\n.reg .b32 there;\nmapa.shared::cluster.u32 there, %0, %1;\n"
-                     "mbarrier.arrive.shared::cluster.b64 _, [there];\n}" ::"r"(at_shared(b)),
+                     "mbarrier.arrive.shared::cluster.b64 _, [there];\n}" ::"r"(warm_at_shared(b)),
                      "r"(rank)
-                     : "memory");
-}
-
-static __device__ __forceinline__ void copy_bulk(void *to, const void *from, uint32_t bytes,
-                                                 uint64_t *b) {
-        asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], "
-                     "[%1], %2, [%3];" ::"r"(at_shared(to)),
-                     "l"(from), "r"(bytes), "r"(at_shared(b))
                      : "memory");
 }
 
@@ -83,8 +54,9 @@ static __device__ __forceinline__ void copy_bulk_to_all(void *to, const void *fr
                                                         uint64_t *b) {
         asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::"
                      "cluster "
-                     "[%0], [%1], %2, [%3], %4;" ::"r"(at_shared(to)),
-                     "l"(from), "r"(bytes), "r"(at_shared(b)), "h"((uint16_t) ((1U << CLUSTER) - 1))
+                     "[%0], [%1], %2, [%3], %4;" ::"r"(warm_at_shared(to)),
+                     "l"(from), "r"(bytes), "r"(warm_at_shared(b)),
+                     "h"((uint16_t) ((1U << CLUSTER) - 1))
                      : "memory");
 }
 
@@ -211,9 +183,10 @@ static __device__ void produce(const struct warm_cuda_product &p, const layout &
                 for (uint32_t k = w.begin * p.matrix.k_units / s.n_segments; k < end; k++) {
                         uint8_t *to = stages + stage * stage_bytes<F, TOKENS>();
 
-                        barrier_wait(&empty[stage], parity);
-                        barrier_expect(&full[stage], a_bytes + b_bytes);
-                        copy_bulk(to + b_bytes, a + (uint64_t) k * a_bytes, a_bytes, &full[stage]);
+                        warm_barrier_wait(&empty[stage], parity);
+                        warm_barrier_expect(&full[stage], a_bytes + b_bytes);
+                        warm_copy_bulk(to + b_bytes, a + (uint64_t) k * a_bytes, a_bytes,
+                                       &full[stage]);
                         copy_bulk_to_all(to + at, b + (uint64_t) k * B_TILE_BYTES, part,
                                          &full[stage]);
                         if (++stage == n_stages) {
@@ -244,13 +217,13 @@ static __device__ void produce_x(const struct warm_cuda_product &p, const layout
                         continue;
                 n = min(128, l.n_rows - token);
                 bytes = min(128, dim - m) * (uint32_t) sizeof(float);
-                barrier_wait(empty, parity);
+                warm_barrier_wait(empty, parity);
                 if (lane == 0)
-                        barrier_expect(full, n * bytes);
+                        warm_barrier_expect(full, n * bytes);
                 __syncwarp();
                 for (uint32_t row = lane; row < n; row += 32)
-                        copy_bulk(x + row * X_LD, p.d_x + (uint64_t) (token + row) * dim + m, bytes,
-                                  full);
+                        warm_copy_bulk(x + row * X_LD, p.d_x + (uint64_t) (token + row) * dim + m,
+                                       bytes, full);
                 parity ^= 1;
         }
 }
@@ -268,10 +241,10 @@ static __device__ __forceinline__ void multiply_stage(const cursor &at, uint32_t
                                                       uint32_t lane, bool add, uint32_t (*a)[4],
                                                       float *c) {
         const uint8_t *stage = at.stages + at.stage * stage_bytes<F, TOKENS>();
-        uint32_t b = at_shared(stage);
+        uint32_t b = warm_at_shared(stage);
         warm_unit<F> u;
 
-        barrier_wait(&at.full[at.stage], at.parity);
+        warm_barrier_wait(&at.full[at.stage], at.parity);
         warm_unit_load<F, true>(stage + TOKENS * 128 + warp * warm_unit_bytes(F), lane, u);
 #pragma unroll
         for (int step = 0; step < 4; step++)
@@ -285,13 +258,6 @@ static __device__ __forceinline__ void multiply_stage(const cursor &at, uint32_t
                         wgmma_128(c, a[step], b_descriptor(b + step * 32), add || step);
         wgmma_commit();
 }
-
-/* One lane speaks for its warp, which a checker of races does not know: for it, all of them do. */
-#ifdef WARM_CUDA_RACECHECK
-#define ARRIVALS 32U
-#else
-#define ARRIVALS 1U
-#endif
 
 /* All lanes have read the stage. */
 static __device__ __forceinline__ void release(cursor &at, uint32_t lane) {
@@ -537,11 +503,11 @@ static __global__ void __launch_bounds__(THREADS, 1)
         l = layout_of<TOKENS>(p); /* the number of rows is of the step's description */
         s = share_of(p, l, TOKENS == 128);
         if (threadIdx.x == 0) {
-                barrier_init(&x_full, 1);
-                barrier_init(&x_empty, 8);
+                warm_barrier_init(&x_full, 1);
+                warm_barrier_init(&x_empty, 8);
                 for (uint32_t i = 0; i < n_stages; i++) {
-                        barrier_init(&full[i], 1);
-                        barrier_init(&empty[i], 8 * ARRIVALS * CLUSTER);
+                        warm_barrier_init(&full[i], 1);
+                        warm_barrier_init(&empty[i], 8 * WARM_WARP_ARRIVALS * CLUSTER);
                 }
                 asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
         }
@@ -578,7 +544,7 @@ static __global__ void __launch_bounds__(THREADS, 1)
                                 if (n > 0 && w.begin > 0)
                                         take_parts(p, s, l, w, (float4 *) shared, sum);
                                 if (token < n && x) {
-                                        barrier_wait(&x_full, x_parity);
+                                        warm_barrier_wait(&x_full, x_parity);
                                         put_all<TOKENS>(p, row_tile, token, n, x, sum);
                                         __syncwarp();
                                         if (lane == 0)

@@ -23,7 +23,7 @@
 #include "kernels/cuda/rows.h"
 
 static uint32_t n_sms;
-static bool hopper;
+static bool hopper, sm90; /* exactly 9.0; and later */
 
 static uint64_t state = 1;
 
@@ -173,7 +173,8 @@ static struct warm_cuda_acts acts_of(const std::vector<float> &x, uint32_t n, ui
         return a;
 }
 
-enum path { NARROW, WIDE, SM90, SHARED }; /* SHARED: SM90, and blocks add tiles up together */
+/* SHARED: SM90, and blocks add tiles up together; TOGETHER: NARROW, as if one multiprocessor had it all to do */
+enum path { NARROW, WIDE, SM90, SHARED, TOGETHER };
 
 /* What products that share tiles need. */
 static void give_parts(struct warm_cuda_product &q) {
@@ -220,9 +221,10 @@ static std::vector<float> product(const problem &p, const std::vector<float> &x,
 
         if (path == SHARED)
                 give_parts(q);
-        CHECK(path >= SM90   ? warm_cuda_multiply_sm90(&q, n_sms, 0)
-              : path == WIDE ? warm_cuda_multiply_wide(&q, 0)
-                             : warm_cuda_multiply_narrow(&q, n_sms, 0));
+        q.overlap = path == TOGETHER;
+        CHECK(path == SM90 || path == SHARED ? warm_cuda_multiply_sm90(&q, n_sms, 0)
+              : path == WIDE                 ? warm_cuda_multiply_wide(&q, 0)
+                             : warm_cuda_multiply_narrow(&q, path == TOGETHER ? 1 : n_sms, 0));
         return answer(q);
 }
 
@@ -250,6 +252,8 @@ static void test_type(enum warm_type type, uint32_t rows, uint32_t cols, uint32_
                         ys.push_back(product(p, x, n, NARROW));
                 else
                         ys.push_back(product(p, x, n, WIDE));
+                if (n <= 64 && sm90)
+                        ys.push_back(product(p, x, n, TOGETHER));
                 if (n > 64 && hopper) {
                         ys.push_back(product(p, x, n, SM90));
                         ys.push_back(product(p, x, n, SHARED));
@@ -285,7 +289,8 @@ static void test_type(enum warm_type type, uint32_t rows, uint32_t cols, uint32_
                  warm_type_info(type)->name, rows, cols, segments, segments > 1 ? "s" : "", worst);
         report(worst < 1, "a product is what double says: %s", detail);
         report(same,
-               "1 to 300 rows, narrow, wide and wgmma, with less shared memory too: the same bits: "
+               "1 to 300 rows, narrow, together, wide, wgmma, with less shared memory: the same "
+               "bits: "
                "%s",
                detail);
         CHECK(cudaFree((void *) p.m.d_data));
@@ -384,10 +389,11 @@ static chain chain_make(uint32_t n) {
         return c;
 }
 
-static void chain_run(chain &c) {
+/* @param sms of a narrow product */
+static void chain_run(chain &c, uint32_t sms) {
         struct warm_cuda_product &q = c.q;
         auto multiply = [&]() {
-                CHECK(c.n <= 64 ? warm_cuda_multiply_narrow(&q, n_sms, 0)
+                CHECK(c.n <= 64 ? warm_cuda_multiply_narrow(&q, sms, 0)
                       : hopper  ? warm_cuda_multiply_sm90(&q, n_sms, 0)
                                 : warm_cuda_multiply_wide(&q, 0));
         };
@@ -474,7 +480,7 @@ static void test_epilogues(uint32_t n) {
         float h[FF];
         char detail[200];
 
-        chain_run(c);
+        chain_run(c, n_sms);
         auto hv = host(c.hidden.d_values, act_size(n, c.hidden.k_padded)),
              nv = host(c.next.d_values, act_size(n, c.next.k_padded));
         auto xv = host(c.q.d_x, c.x.size()), sv = host(c.q.d_squares_out, c.squares.size());
@@ -486,6 +492,12 @@ static void test_epilogues(uint32_t n) {
                  worst.gated, worst.x, worst.next, worst.square);
         report(worst.gated < 0.01 && worst.x < 1e-3 && worst.next < 2e-3 && worst.square < 1e-5,
                "norms, gate and residual come out: %s", detail);
+        if (n > 64 || !sm90)
+                return;
+        CHECK(cudaMemset(c.hidden.d_values, 0, hv.size() * 2));
+        chain_run(c, 1);
+        report(host(c.hidden.d_values, hv.size()) == hv && host(c.next.d_values, nv.size()) == nv,
+               "the same bits by warps that share activations: %u rows", n);
 }
 
 /* A model's shape, for --bench. */
@@ -610,6 +622,7 @@ int main(int argc, char **argv) {
         CHECK(cudaGetDeviceProperties(&properties, 0));
         n_sms = (uint32_t) properties.multiProcessorCount;
         hopper = properties.major == 9 && properties.minor == 0;
+        sm90 = properties.major >= 9;
         if (argc > 1 && strcmp(argv[1], "--bench") == 0) {
                 printf("%s, %u multiprocessors\n", properties.name, n_sms);
                 if (argc >
@@ -637,7 +650,7 @@ int main(int argc, char **argv) {
                 test_type((enum warm_type) type, 176, 768, 8);
                 test_type((enum warm_type) type, 304, 256, 1);
         }
-        for (uint32_t n : { 1U, 7U, 16U, 64U, 65U, 200U })
+        for (uint32_t n : { 1U, 7U, 16U, 30U, 64U, 65U, 200U })
                 test_epilogues(n);
         test_two(WARM_TYPE_Q4_K, 200, 1536, 4);
         test_two(WARM_TYPE_Q5_K, 2000, 512, 1);
@@ -653,6 +666,9 @@ int main(int argc, char **argv) {
         test_type(WARM_TYPE_Q5_K, 208, 768, 2);
         /* several tiles a block, fewer with less shared memory */
         test_type(WARM_TYPE_Q8_0, 8000, 128, 1);
+        /* blocks of nine tiles over three blocks of rows, half a stage, a ring that comes around */
+        test_type(WARM_TYPE_Q4_0, 3000, 1344, 1);
+        test_type(WARM_TYPE_F16, 3000, 1344, 1);
         if (hopper) {
                 test_share(WARM_TYPE_F16, 3500, 1024, 4, 600);
                 test_share(WARM_TYPE_Q6_K, 3584, 1536, 8, 1100);
