@@ -173,7 +173,8 @@ static struct warm_cuda_acts acts_of(const std::vector<float> &x, uint32_t n, ui
         return a;
 }
 
-/* SHARED: SM90, and blocks add tiles up together; TOGETHER: NARROW, as if one multiprocessor had it all to do */
+/* SHARED: SM90, and blocks add tiles up together; TOGETHER: NARROW, as if there were so few
+ * multiprocessors that warps share activations */
 enum path { NARROW, WIDE, SM90, SHARED, TOGETHER };
 
 /* What products that share tiles need. */
@@ -218,13 +219,18 @@ static std::vector<float> answer(const struct warm_cuda_product &q) {
 static std::vector<float> product(const problem &p, const std::vector<float> &x, uint32_t n,
                                   enum path path) {
         struct warm_cuda_product q = asked(p, x, n);
+        uint32_t n_tiles = (p.rows + 15) / 16, sms = n_sms;
 
+        if (path == TOGETHER) { /* several blocks for each; of more than 32 rows one for most */
+                sms = p.m.n_segments == 1 ? 1 : n > 32 ? n_tiles * 2 / 3 : n_tiles / 3;
+                sms = sms ? sms : 1;
+        }
         if (path == SHARED)
                 give_parts(q);
         q.overlap = path == TOGETHER;
         CHECK(path == SM90 || path == SHARED ? warm_cuda_multiply_sm90(&q, n_sms, 0)
               : path == WIDE                 ? warm_cuda_multiply_wide(&q, 0)
-                             : warm_cuda_multiply_narrow(&q, path == TOGETHER ? 1 : n_sms, 0));
+                                             : warm_cuda_multiply_narrow(&q, sms, 0));
         return answer(q);
 }
 
