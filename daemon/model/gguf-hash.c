@@ -12,11 +12,11 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 #include <xxhash.h>
 
 #include "gguf-internal.h"
 #include "gguf.h"
+#include "kernels/cores.h"
 
 #define THREADS_MAX 8U  /* four bring 40 GB/s on a server; untuned guess */
 #define PIECES_FEW  64U /* for which a thread would be started for nothing */
@@ -121,10 +121,7 @@ static struct warm_gguf_load *load_new(struct warm_gguf *g) {
 
 /* Threads beside the one that will finish, with all signals blocked in them. Where none can be had, that one does it. */
 static void start_threads(struct warm_gguf_load *l) {
-        long n_cores = sysconf(_SC_NPROCESSORS_ONLN);
-        uint32_t wanted = n_cores > (long) THREADS_MAX ? THREADS_MAX
-                          : n_cores > 0                ? (uint32_t) n_cores
-                                                       : 1;
+        uint32_t wanted = warm_cores() < THREADS_MAX ? warm_cores() : THREADS_MAX;
         sigset_t all, before;
 
         if (l->n < PIECES_FEW)

@@ -5,12 +5,12 @@
 #include <assert.h>
 #include <errno.h>
 #include <poll.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <xxhash.h>
 
+#include "kernels/cores.h"
 #include "sched/internal.h"
 
 #define STEP_LIMIT_NS_DEFAULT                                                                      \
@@ -578,14 +578,11 @@ static void *run_thread(void *p) {
 }
 
 int warm_engine_start(struct warm_engine *e) {
-        cpu_set_t cores;
         int error;
 
         assert(!e->started && e->n_models > 0);
-        e->has_cores =
-                sched_getaffinity(0, sizeof(cores), &cores) == 0 &&
-                (uint32_t) CPU_COUNT(&cores) >=
-                        (e->config.await_cores_min ? e->config.await_cores_min : AWAIT_CORES_MIN);
+        e->has_cores = warm_cores() >=
+                       (e->config.await_cores_min ? e->config.await_cores_min : AWAIT_CORES_MIN);
         error = -pthread_create(&e->thread, NULL, run_thread, e);
         if (error < 0)
                 return error;

@@ -15,7 +15,6 @@
 #include <errno.h>
 #include <linux/futex.h>
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -25,6 +24,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "kernels/cores.h"
 #include "threads.h"
 
 #define CACHE_LINE      64
@@ -179,16 +179,6 @@ static void calibrate(struct warm_threads *t) {
         t->spin_min = (uint32_t) ((uint64_t) SPIN_MIN_NS * CALIBRATE_LOOPS / best + 1);
 }
 
-static uint32_t cores(void) {
-        cpu_set_t set;
-        long n;
-
-        if (sched_getaffinity(0, sizeof(set), &set) == 0)
-                return (uint32_t) CPU_COUNT(&set);
-        n = sysconf(_SC_NPROCESSORS_ONLN); /* more cores than a cpu_set_t holds */
-        return n > 0 ? (uint32_t) n : 1;
-}
-
 static int start_worker(struct worker *w) {
         sigset_t all, old;
         char name[16];
@@ -211,7 +201,7 @@ int warm_threads_new(uint32_t n_threads, struct warm_threads **ret_threads) {
         size_t bytes;
 
         if (n == 0) {
-                n = cores();
+                n = warm_cores();
                 n = n > WARM_THREADS_MAX ? WARM_THREADS_MAX : n;
         }
         if (n > WARM_THREADS_MAX)

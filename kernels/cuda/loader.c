@@ -2,13 +2,13 @@
 #include <assert.h>
 #include <errno.h>
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "kernels/cores.h"
 #include "loader.h"
 #include "memory.h"
 
@@ -273,13 +273,6 @@ static int buffers_new(struct warm_cuda_loader *l) {
         return warm_cuda_error((int) cudaMalloc((void **) &l->d_raw, bytes));
 }
 
-static uint32_t cores(void) {
-        cpu_set_t set;
-
-        return sched_getaffinity(0, sizeof(set), &set) == 0 ? (uint32_t) CPU_COUNT(&set)
-                                                            : THREADS_WANTED;
-}
-
 int warm_cuda_loader_new(const struct warm_cuda_loader_config *config,
                          struct warm_cuda_loader **ret_loader) {
         uint64_t piece_bytes =
@@ -298,7 +291,7 @@ int warm_cuda_loader_new(const struct warm_cuda_loader_config *config,
         l->piece_bytes = (piece_bytes + HUGE_BYTES - 1) & ~(HUGE_BYTES - 1);
         l->n_workers = config->n_threads;
         if (l->n_workers == 0)
-                l->n_workers = cores() < THREADS_WANTED ? cores() : THREADS_WANTED;
+                l->n_workers = warm_cores() < THREADS_WANTED ? warm_cores() : THREADS_WANTED;
         pthread_mutex_init(&l->consume_lock, NULL);
         pthread_mutex_init(&l->lock, NULL);
         pthread_cond_init(&l->work, NULL);
