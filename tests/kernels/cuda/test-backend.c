@@ -27,6 +27,27 @@
 static int failures;
 static bool few;
 
+/*
+ * Matrices with so many rows that warps of narrow products share activations on 132 multiprocessors: q, k, v with
+ * segments, gate and up and the output without.
+ */
+static const struct tiny_shape large = {
+        .name = "large",
+        .dim = 768,
+        .n_vocab = 22016,
+        .n_context = 2048,
+        .n_layers = 1,
+        .n_heads = 64,
+        .n_kv_heads = 2,
+        .head_dim_k = 64,
+        .head_dim_v = 64,
+        .n_ff = 11008,
+        .type = WARM_TYPE_Q4_0,
+        .rope = WARM_ROPE_HALVES,
+        .biases = true,
+        .untied = true,
+};
+
 static void report(bool ok, const char *what, const char *detail) {
         printf("%s - %s: %s\n", ok ? "ok" : "not ok", what, detail);
         fflush(stdout);
@@ -257,6 +278,8 @@ static void test_few(const char *name) {
         while (s->name && strcmp(s->name, name) != 0)
                 s++;
         few = true;
+        if (strcmp(name, large.name) == 0)
+                s = &large;
         report(s->name != NULL, "there is such a shape", name);
         if (!s->name)
                 return;
@@ -279,8 +302,10 @@ int main(int argc, char **argv) {
                 if (s == tiny_shapes)
                         test_shape(s, WARM_TYPE_BF16);
         }
+        test_shape(&large, WARM_TYPE_F16);
         test_batch(&tiny_shapes[0]);
         test_batch(&tiny_shapes[2]);
+        test_batch(&large);
         test_measure(&tiny_shapes[0]);
         if (!confined)
                 test_confined();
