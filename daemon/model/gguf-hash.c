@@ -9,14 +9,13 @@
 #include <assert.h>
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
 
 #include "gguf-internal.h"
 #include "gguf.h"
-#include "kernels/cores.h"
+#include "kernels/thread.h"
 
 #define THREADS_MAX 8U  /* four bring 40 GB/s on a server; untuned guess */
 #define PIECES_FEW  64U /* for which a thread would be started for nothing */
@@ -119,19 +118,13 @@ static struct warm_gguf_load *load_new(struct warm_gguf *g) {
         return l;
 }
 
-/* Threads beside the one that will finish, with all signals blocked in them. Where none can be had, that one does it. */
+/* Threads beside the one that will finish. Where none can be had, that one does it. */
 static void start_threads(struct warm_gguf_load *l) {
-        uint32_t wanted = warm_cores() < THREADS_MAX ? warm_cores() : THREADS_MAX;
-        sigset_t all, before;
+        uint32_t wanted = l->n < PIECES_FEW ? 1 : warm_cores(THREADS_MAX);
 
-        if (l->n < PIECES_FEW)
-                return;
-        sigfillset(&all);
-        pthread_sigmask(SIG_BLOCK, &all, &before);
         while (l->n_threads + 1 < wanted &&
-               pthread_create(&l->threads[l->n_threads], NULL, work, l) == 0)
+               warm_thread_start(&l->threads[l->n_threads], work, l) == 0)
                 l->n_threads++;
-        pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
 static void join(struct warm_gguf_load *l) {

@@ -21,7 +21,8 @@
  * own, since whoever shortens a mapped file kills its readers with SIGBUS. Reading is lazy and in file order:
  * opening reads what the header needs, and warm_gguf_load() the rest, hashing each piece while it is in the CPU's cache.
  *
- * One owner, one thread at a time; those that load are the object's own. Strings and tensor data are borrowed from the object.
+ * One owner, one thread at a time; those that load are the object's own. Strings and tensor data are borrowed from the
+ * object.
  */
 #pragma once
 

@@ -10,7 +10,7 @@
 #include <time.h>
 #include <xxhash.h>
 
-#include "kernels/cores.h"
+#include "kernels/thread.h"
 #include "sched/internal.h"
 
 #define STEP_LIMIT_NS_DEFAULT                                                                      \
@@ -581,7 +581,7 @@ int warm_engine_start(struct warm_engine *e) {
         int error;
 
         assert(!e->started && e->n_models > 0);
-        e->has_cores = warm_cores() >=
+        e->has_cores = warm_cores(UINT32_MAX) >=
                        (e->config.await_cores_min ? e->config.await_cores_min : AWAIT_CORES_MIN);
         error = -pthread_create(&e->thread, NULL, run_thread, e);
         if (error < 0)

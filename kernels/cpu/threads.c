@@ -15,7 +15,6 @@
 #include <errno.h>
 #include <linux/futex.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -24,7 +23,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "kernels/cores.h"
+#include "kernels/thread.h"
 #include "threads.h"
 
 #define CACHE_LINE      64
@@ -180,15 +179,9 @@ static void calibrate(struct warm_threads *t) {
 }
 
 static int start_worker(struct worker *w) {
-        sigset_t all, old;
         char name[16];
-        int r;
 
-        sigfillset(&all);
-        pthread_sigmask(SIG_SETMASK, &all, &old);
-        r = pthread_create(&w->thread, NULL, worker_main, w);
-        pthread_sigmask(SIG_SETMASK, &old, NULL);
-        if (r)
+        if (warm_thread_start(&w->thread, worker_main, w) < 0)
                 return -EAGAIN;
         snprintf(name, sizeof(name), "warm-cpu-%u", w->index);
         pthread_setname_np(w->thread, name);
@@ -200,10 +193,8 @@ int warm_threads_new(uint32_t n_threads, struct warm_threads **ret_threads) {
         uint32_t n = n_threads;
         size_t bytes;
 
-        if (n == 0) {
-                n = warm_cores();
-                n = n > WARM_THREADS_MAX ? WARM_THREADS_MAX : n;
-        }
+        if (n == 0)
+                n = warm_cores(WARM_THREADS_MAX);
         if (n > WARM_THREADS_MAX)
                 return -EINVAL;
         bytes = sizeof(*t) + n * sizeof(struct worker);

@@ -2,13 +2,12 @@
 #include <assert.h>
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "kernels/cores.h"
+#include "kernels/thread.h"
 #include "loader.h"
 #include "memory.h"
 
@@ -226,16 +225,13 @@ static void *worker_main(void *arg) {
         return NULL;
 }
 
-/* Start the threads with all signals blocked in them, and wait until each has its buffers. */
+/* Start the threads, and wait until each has its buffers. */
 static int workers_start(struct warm_cuda_loader *l) {
         uint8_t *pinned = (uint8_t *) (((uintptr_t) l->mapping + HUGE_BYTES - 1) &
                                        ~(uintptr_t) (HUGE_BYTES - 1));
-        sigset_t all, before;
         uint32_t n_started = 0;
         int r = 0;
 
-        sigfillset(&all);
-        pthread_sigmask(SIG_BLOCK, &all, &before);
         for (uint32_t i = 0; i < l->n_workers && r == 0; i++) {
                 struct worker *w = &l->workers[i];
 
@@ -246,11 +242,10 @@ static int workers_start(struct warm_cuda_loader *l) {
                         w->slots[k].pinned = pinned + at;
                         w->slots[k].d_raw = l->d_raw + at;
                 }
-                r = -pthread_create(&w->thread, NULL, worker_main, w);
+                r = warm_thread_start(&w->thread, worker_main, w);
                 w->started = r == 0;
                 n_started += w->started;
         }
-        pthread_sigmask(SIG_SETMASK, &before, NULL);
         pthread_mutex_lock(&l->lock);
         while (l->n_ready < n_started)
                 pthread_cond_wait(&l->progress, &l->lock);
@@ -291,7 +286,7 @@ int warm_cuda_loader_new(const struct warm_cuda_loader_config *config,
         l->piece_bytes = (piece_bytes + HUGE_BYTES - 1) & ~(HUGE_BYTES - 1);
         l->n_workers = config->n_threads;
         if (l->n_workers == 0)
-                l->n_workers = warm_cores() < THREADS_WANTED ? warm_cores() : THREADS_WANTED;
+                l->n_workers = warm_cores(THREADS_WANTED);
         pthread_mutex_init(&l->consume_lock, NULL);
         pthread_mutex_init(&l->lock, NULL);
         pthread_cond_init(&l->work, NULL);
