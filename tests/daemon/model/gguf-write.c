@@ -356,8 +356,8 @@ void gguf_write_tiny(struct gguf_writer *w, const struct gguf_tiny *tiny) {
                 gguf_write_tensor(w, "output.weight", GGML_F16, GGUF_TINY_DIM, n_tokens);
 }
 
-int gguf_write_file(const char *path, const void *data, size_t n) {
-        int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+/* Takes over the fd, or what open() failed with. */
+static int write_to(int fd, const void *data, size_t n) {
         int r = 0;
 
         if (fd < 0)
@@ -372,4 +372,12 @@ int gguf_write_file(const char *path, const void *data, size_t n) {
         }
         close(fd);
         return r;
+}
+
+int gguf_write_file(const char *path, const void *data, size_t n) {
+        return write_to(open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600), data, n);
+}
+
+int gguf_write_temporary(char *path, const void *data, size_t n) {
+        return write_to(mkostemp(path, O_CLOEXEC), data, n);
 }

@@ -68,5 +68,6 @@ struct gguf_tiny {
 /* All keys and tensors of a tiny model, into a writer that may go on. */
 void gguf_write_tiny(struct gguf_writer *w, const struct gguf_tiny *tiny);
 
-/* Bytes to a new file. Return: 0 or -errno. */
+/* Bytes to a new file; or to a temporary one, whose path's last six bytes, "XXXXXX", are replaced. Return: 0 or -errno. */
 int gguf_write_file(const char *path, const void *data, size_t n);
+int gguf_write_temporary(char *path, const void *data, size_t n);
